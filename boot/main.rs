@@ -1,0 +1,3 @@
+//! `fim`: role dispatch.
+
+fn main() {}

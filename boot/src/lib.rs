@@ -1,0 +1,3 @@
+//! Command line, launch plan and client side of fim.
+
+#![forbid(unsafe_code)]

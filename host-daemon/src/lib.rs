@@ -1,0 +1,3 @@
+//! Registry and router of a session.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! The multi-threaded FUSE server that shows every layer of a session.

@@ -1,0 +1,1 @@
+//! The image file: superblock, config slots, layer index, digests.

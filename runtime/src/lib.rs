@@ -1,0 +1,9 @@
+//! Vocabulary and mechanism of fim, without policy: system calls, image format, squashfs, FUSE, wire
+//! format, named pipes, sandbox, exit codes and errors.
+
+pub mod fuse;
+pub mod image;
+pub mod pack;
+pub mod source;
+pub mod squashfs;
+pub mod sys;

@@ -1,0 +1,1 @@
+//! Packing: a directory, a tar or a squashfs becomes the first layer of an image.

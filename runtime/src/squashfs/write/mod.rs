@@ -1,0 +1,1 @@
+//! Writing squashfs through libsquashfs (the only FFI of the project).

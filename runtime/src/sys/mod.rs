@@ -1,0 +1,1 @@
+//! System calls: the one place besides the libsquashfs FFI where `unsafe` stands.
