@@ -4,6 +4,8 @@
 pub mod fuse;
 pub mod image;
 pub mod pack;
+pub mod sandbox;
+pub mod session;
 pub mod source;
 pub mod squashfs;
 pub mod sys;

@@ -1,0 +1,180 @@
+//! The sequence that turns a fresh set of namespaces into an instance. It runs as PID 1 of the instance, with every
+//! capability over the session's user namespace until [`seal`].
+
+use std::ffi::{CStr, CString};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, umount2};
+use nix::unistd::{chdir, pivot_root};
+
+use super::plan::{Access, Fresh, Plan, Step};
+use super::{Error, account, seccomp};
+use crate::sys::mount::{self, Detached, attr};
+use crate::sys::{capability, network};
+
+/// Puts the plan in place; afterwards nothing of the host can be reached by any path.
+///
+/// # Errors
+/// The first step that fails, naming its object.
+pub fn enter(plan: &Plan) -> Result<(), Error> {
+    // 1. The network namespace is empty but for a loopback interface that is down.
+    if plan.private_network {
+        network::bring_loopback_up().map_err(Error::step("bring up", "the loopback interface"))?;
+    }
+    // 2. While the host is still visible: every mount as a detached descriptor. A fresh proc must be made now, for
+    //    the kernel wants one fully visible beside it.
+    let prepared = plan.steps.iter().map(prepare).collect::<Result<Vec<_>, Error>>()?;
+    // 3. The overlay becomes the root, and the host's tree, with every mount in it, is gone from this namespace.
+    chdir(&plan.root).map_err(Error::step("enter", &plan.root))?;
+    pivot_root(".", ".").map_err(Error::step("change the root to", &plan.root))?;
+    umount2(".", MntFlags::MNT_DETACH).map_err(Error::step("detach", "the host's root"))?;
+    chdir("/").map_err(Error::step("enter", "/"))?;
+    // 4. From here every path is the guest's, so that no symlink of the image leads anywhere else.
+    for (step, mount) in plan.steps.iter().zip(prepared) {
+        place(step, mount)?;
+    }
+    // 5. The caller needs a name.
+    accounts(plan)
+}
+
+/// Gives up what the set-up needed, for good. The calling process has joined the instance's user namespace.
+///
+/// # Errors
+/// When the kernel refuses to give up a capability or to take the filter.
+pub fn seal(plan: &Plan) -> Result<(), Error> {
+    if !plan.keep_capabilities {
+        capability::drop_all().map_err(Error::step("drop", "capabilities"))?;
+    }
+    nix::sys::prctl::set_no_new_privs().map_err(Error::step("set", "no_new_privs"))?;
+    seccomp::install()
+}
+
+fn prepare(step: &Step) -> Result<Option<Detached>, Error> {
+    match step {
+        Step::Fresh { kind, target } => fresh(kind).map(Some).map_err(Error::step("make the file system for", target)),
+        Step::Bind { source, access, optional, .. } => match bind(source, *access) {
+            Ok(mount) => Ok(Some(mount)),
+            Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR) if *optional => Ok(None),
+            Err(errno) => Err(Error::step("bind", source)(errno)),
+        },
+        _ => Ok(None),
+    }
+}
+
+fn fresh(kind: &Fresh) -> nix::Result<Detached> {
+    match kind {
+        Fresh::Proc => mount::new_filesystem(c"proc", &[], attr::NOSUID | attr::NODEV | attr::NOEXEC),
+        Fresh::Devpts => mount::new_filesystem(
+            c"devpts",
+            &[(c"newinstance", None), (c"ptmxmode", Some(c"0666")), (c"mode", Some(c"0620"))],
+            attr::NOSUID | attr::NOEXEC,
+        ),
+        Fresh::Tmpfs { mode, exec } => {
+            // Octal digits hold no NUL.
+            let mode = CString::new(format!("{mode:o}")).unwrap_or_default();
+            let options: [(&CStr, Option<&CStr>); 1] = [(c"mode", Some(&mode))];
+            let flags = attr::NOSUID | attr::NODEV | if *exec { 0 } else { attr::NOEXEC };
+            mount::new_filesystem(c"tmpfs", &options, flags)
+        }
+    }
+}
+
+fn bind(source: &Path, access: Access) -> nix::Result<Detached> {
+    let mount = mount::clone_tree(source, true)?;
+    let attributes = match access {
+        Access::ReadOnly => attr::RDONLY | attr::NOSUID | attr::NODEV,
+        Access::ReadWrite => attr::NOSUID | attr::NODEV,
+        Access::Device => attr::NOSUID,
+    };
+    mount::set_attributes(&mount, attributes, true)?;
+    mount::make_slave(&mount, true)?;
+    Ok(mount)
+}
+
+fn place(step: &Step, mount: Option<Detached>) -> Result<(), Error> {
+    match step {
+        Step::Fresh { target, .. } | Step::Bind { target, .. } => {
+            let Some(mount) = mount else { return Ok(()) };
+            let is_directory = nix::sys::stat::fstat(&mount)
+                .map(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR)
+                .map_err(Error::step("examine what to mount at", target))?;
+            attach(mount, target, is_directory)
+        }
+        Step::ReadOnly { target } => {
+            let mount = match mount::clone_tree(target, true) {
+                Err(nix::errno::Errno::ENOENT) => return Ok(()),
+                other => other.map_err(Error::step("bind", target))?,
+            };
+            mount::set_attributes(&mount, attr::RDONLY, true).map_err(Error::step("make read-only", target))?;
+            let point = open_point(target).map_err(Error::io("open the mount point", target))?;
+            mount::attach(mount, point).map_err(Error::step("mount over", target))
+        }
+        Step::Directory { target, mode } => {
+            make_directory(target).map_err(Error::io("make the directory", target))?;
+            fs::set_permissions(target, fs::Permissions::from_mode(*mode)).map_err(Error::io("set the mode of", target))
+        }
+        Step::Symlink { target, to } => {
+            std::os::unix::fs::symlink(to, target).map_err(Error::io("make the symlink", target))
+        }
+        Step::File { target, content } => fs::write(target, content).map_err(Error::io("write", target)),
+    }
+}
+
+fn attach(mount: Detached, target: &Path, is_directory: bool) -> Result<(), Error> {
+    let point = match open_point(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_point(target, is_directory).map_err(Error::io("make the mount point", target))?;
+            open_point(target)
+        }
+        other => other,
+    };
+    let point = point.map_err(Error::io("open the mount point", target))?;
+    mount::attach(mount, point).map_err(Error::step("mount at", target))
+}
+
+fn open_point(target: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(libc::O_PATH).open(target)
+}
+
+fn make_point(target: &Path, is_directory: bool) -> io::Result<()> {
+    if is_directory {
+        return make_directory(target);
+    }
+    if let Some(parent) = target.parent() {
+        make_directory(parent)?;
+    }
+    File::options().write(true).create(true).truncate(false).open(target).map(drop)
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    if fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+        return Ok(());
+    }
+    DirBuilder::new().mode(0o755).recursive(true).create(path)
+}
+
+/// Where files that the instance needs but the image lacks are kept; /run is the instance's own tmpfs.
+const SYNTHESISED: &str = "/run/fim";
+
+fn accounts(plan: &Plan) -> Result<(), Error> {
+    let files: [(&str, fn(&[u8], &super::plan::Account) -> Option<Vec<u8>>); 2] =
+        [("passwd", account::passwd), ("group", account::group)];
+    for (name, with_entry) in files {
+        let target = PathBuf::from("/etc").join(name);
+        let existing = match fs::read(&target) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(Error::io("read the guest's", target)(error)),
+        };
+        let Some(content) = with_entry(&existing, &plan.account) else { continue };
+        let source = Path::new(SYNTHESISED).join(name);
+        make_directory(Path::new(SYNTHESISED)).map_err(Error::io("make the directory", SYNTHESISED))?;
+        fs::write(&source, content).map_err(Error::io("write", &source))?;
+        let mount = mount::clone_tree(&source, false).map_err(Error::step("bind", &source))?;
+        attach(mount, &target, false)?;
+    }
+    Ok(())
+}

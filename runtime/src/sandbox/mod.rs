@@ -1,0 +1,46 @@
+//! Applying a sandbox plan: what is decided elsewhere is done here, as one visible sequence.
+
+pub mod account;
+pub mod apply;
+pub mod id_map;
+pub mod plan;
+pub mod seccomp;
+
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+
+/// What can go wrong while an instance is set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A step failed on an object.
+    #[error("cannot {action} {}", object.display())]
+    Step {
+        /// What was tried, as an infinitive.
+        action: &'static str,
+        /// On what, as the guest or the host names it.
+        object: PathBuf,
+        /// Why not.
+        source: Errno,
+    },
+    /// The system call filter could not be made or installed.
+    #[error("cannot install the system call filter: {0}")]
+    Filter(String),
+    /// An ID map was refused.
+    #[error("cannot map the user and group IDs of the instance")]
+    IdMap(#[source] std::io::Error),
+}
+
+impl Error {
+    /// Wraps an errno with its object.
+    pub fn step(action: &'static str, object: impl Into<PathBuf>) -> impl FnOnce(Errno) -> Self {
+        let object = object.into();
+        move |source| Self::Step { action, object, source }
+    }
+
+    /// Wraps an I/O error with its object.
+    pub fn io(action: &'static str, object: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let object = object.into();
+        move |error| Self::Step { action, object, source: Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)) }
+    }
+}

@@ -1,0 +1,250 @@
+//! The registry of live instances: one directory an instance, and the next ID. All changes happen under the start
+//! lock; IDs are given by the registry itself, so that no death of a daemon can give one twice.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::Pid;
+
+use super::{Error, lock};
+use crate::sys::process;
+
+/// Who an instance's command runs as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The caller's own user and group (`fim-exec`, the boot command).
+    Exec,
+    /// User and group 0 of the instance (`fim-root`).
+    Root,
+}
+
+impl Kind {
+    /// The word used in records and listings.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::Root => "root",
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        [Self::Exec, Self::Root].into_iter().find(|kind| kind.word() == word)
+    }
+}
+
+/// One instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// Its ID: 0, 1, 2, … in start order, never given twice in a session.
+    pub id: u64,
+    /// The process that the user started and that ends the instance.
+    pub pid: Pid,
+    /// Start time of that process in clock ticks since boot.
+    pub started: u64,
+    /// Wall-clock time of the start in seconds since the epoch.
+    pub since: u64,
+    /// Who its command runs as.
+    pub kind: Kind,
+    /// The command, for listings: words joined by NUL.
+    pub command: Vec<u8>,
+}
+
+impl Instance {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes =
+            format!("fim-instance 1\n{} {} {} {}\n", self.pid, self.started, self.since, self.kind.word()).into_bytes();
+        bytes.extend_from_slice(&self.command);
+        bytes
+    }
+
+    fn decode(id: u64, bytes: &[u8]) -> Option<Self> {
+        let rest = bytes.strip_prefix(b"fim-instance 1\n")?;
+        let end = rest.iter().position(|&byte| byte == b'\n')?;
+        let mut words = std::str::from_utf8(&rest[..end]).ok()?.split(' ');
+        let instance = Self {
+            id,
+            pid: Pid::from_raw(words.next()?.parse().ok()?),
+            started: words.next()?.parse().ok()?,
+            since: words.next()?.parse().ok()?,
+            kind: Kind::parse(words.next()?)?,
+            command: rest[end + 1..].to_vec(),
+        };
+        words.next().is_none().then_some(instance)
+    }
+
+    /// Whether the process of this record still runs.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        process::start_time(self.pid) == Some(self.started)
+    }
+}
+
+/// The registry inside a session directory.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    session: PathBuf,
+}
+
+impl Registry {
+    /// The registry of a session directory.
+    #[must_use]
+    pub fn new(session: &Path) -> Self {
+        Self { session: session.to_owned() }
+    }
+
+    /// The directory of one instance.
+    #[must_use]
+    pub fn directory(&self, id: u64) -> PathBuf {
+        self.session.join("instances").join(id.to_string())
+    }
+
+    /// Makes an empty registry; a new session begins at ID 0.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn create(&self, _starting: &lock::Held) -> Result<(), Error> {
+        let instances = self.session.join("instances");
+        DirBuilder::new().mode(0o700).create(&instances).map_err(Error::io("make the directory", &instances))?;
+        self.write_next(0)
+    }
+
+    fn write_next(&self, next: u64) -> Result<(), Error> {
+        let path = self.session.join("next");
+        // Readers and writers hold the start lock. The bytes are written by one system call on a private file, and a
+        // longer number never becomes shorter, so that a writer that dies leaves the old or the new number.
+        let write = || -> io::Result<()> {
+            use std::os::unix::fs::FileExt;
+            let file = File::options().write(true).create(true).truncate(false).open(&path)?;
+            file.write_all_at(format!("{next:020}").as_bytes(), 0)
+        };
+        write().map_err(Error::io("write the next instance ID to", &path))
+    }
+
+    fn read_next(&self) -> Result<u64, Error> {
+        let path = self.session.join("next");
+        let text = fs::read_to_string(&path).map_err(Error::io("read the next instance ID from", &path))?;
+        text.parse().map_err(|_| Error::Record { path, reason: "the next instance ID is no number" })
+    }
+
+    /// Registers the calling process as the next instance. The number is used up before anything else is written.
+    ///
+    /// # Errors
+    /// I/O errors, a full file system among them; the number is then a gap.
+    pub fn register(
+        &self,
+        _starting: &lock::Held,
+        kind: Kind,
+        since: u64,
+        command: Vec<u8>,
+    ) -> Result<Instance, Error> {
+        let id = self.read_next()?;
+        self.write_next(id + 1)?;
+        let pid = nix::unistd::getpid();
+        let directory = self.directory(id);
+        let started = process::start_time(pid)
+            .ok_or_else(|| Error::io("read", format!("/proc/{pid}/stat"))(io::Error::from(io::ErrorKind::NotFound)))?;
+        let instance = Instance { id, pid, started, since, kind, command };
+        DirBuilder::new().mode(0o700).create(&directory).map_err(Error::io("make the directory", &directory))?;
+        let record = directory.join("record");
+        fs::write(&record, instance.encode()).map_err(Error::io("write", &record))?;
+        Ok(instance)
+    }
+
+    /// Removes an instance that has ended. Being gone already is fine.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn remove(&self, id: u64) -> Result<(), Error> {
+        let directory = self.directory(id);
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", directory)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every live instance in ID order. Records of dead processes, half-written ones and foreign names are passed over.
+    ///
+    /// # Errors
+    /// When the registry cannot be read at all; a missing one is empty.
+    pub fn live(&self) -> Result<Vec<Instance>, Error> {
+        let instances = self.session.join("instances");
+        let entries = match fs::read_dir(&instances) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Error::io("list", instances)(error)),
+        };
+        let mut live: Vec<Instance> = entries
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                let id = entry.file_name().to_str()?.parse().ok()?;
+                Instance::decode(id, &fs::read(entry.path().join("record")).ok()?)
+            })
+            .filter(Instance::is_alive)
+            .collect();
+        live.sort_unstable_by_key(|instance| instance.id);
+        Ok(live)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry() -> (tempfile::TempDir, Registry, lock::Held) {
+        let base = tempfile::tempdir().unwrap();
+        let held = lock::wait(base.path(), lock::START).unwrap();
+        let registry = Registry::new(base.path());
+        registry.create(&held).unwrap();
+        (base, registry, held)
+    }
+
+    #[test]
+    fn ids_count_up_and_are_never_given_twice() {
+        let (_base, registry, held) = registry();
+        let ids: Vec<u64> = (0..4)
+            .map(|_| {
+                let instance = registry.register(&held, Kind::Exec, 1, b"sleep\x005".to_vec()).unwrap();
+                registry.remove(instance.id).unwrap();
+                instance.id
+            })
+            .collect();
+        assert_eq!(ids, [0, 1, 2, 3]);
+        assert!(registry.live().unwrap().is_empty());
+    }
+
+    #[test]
+    fn lists_the_living_in_order() {
+        let (_base, registry, held) = registry();
+        for _ in 0..12 {
+            registry.register(&held, Kind::Root, 1, b"x".to_vec()).unwrap();
+        }
+        registry.remove(3).unwrap();
+        let ids: Vec<u64> = registry.live().unwrap().iter().map(|instance| instance.id).collect();
+        assert_eq!(ids, [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11]);
+    }
+
+    #[test]
+    fn a_reused_process_id_is_not_taken_for_the_instance() {
+        let (_base, registry, held) = registry();
+        let mut instance = registry.register(&held, Kind::Exec, 1, Vec::new()).unwrap();
+        instance.started += 1;
+        fs::write(registry.directory(0).join("record"), instance.encode()).unwrap();
+        assert!(registry.live().unwrap().is_empty());
+    }
+
+    #[test]
+    fn garbage_in_the_registry_is_passed_over() {
+        let (base, registry, held) = registry();
+        registry.register(&held, Kind::Exec, 1, b"a\nb".to_vec()).unwrap();
+        for name in ["x", "-1", "99"] {
+            fs::create_dir(base.path().join("instances").join(name)).unwrap();
+        }
+        fs::write(base.path().join("instances/99/record"), "fim-instance 1\n1 2").unwrap();
+        let live = registry.live().unwrap();
+        assert_eq!(live.len(), 1);
+        assert_eq!(live[0].command, b"a\nb");
+    }
+}

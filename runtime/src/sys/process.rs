@@ -1,0 +1,150 @@
+//! Making, joining and ending processes: fork, clone3, pidfd, setns, exec.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::{io, mem};
+
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::unistd::{ForkResult, Pid};
+
+/// Which side of a fork the caller is on.
+#[derive(Debug)]
+pub enum Side {
+    /// The new process.
+    Child,
+    /// The caller, with the child's process ID as seen from the caller's PID namespace.
+    Parent(Pid),
+}
+
+/// Number of threads of the calling process.
+///
+/// # Errors
+/// When /proc is not mounted.
+pub fn thread_count() -> io::Result<usize> {
+    Ok(std::fs::read_dir("/proc/self/task")?.count())
+}
+
+/// fork(2). The child continues with a copy of everything, so the caller must have one thread only: the
+/// program forks its roles before it starts any thread.
+///
+/// # Errors
+/// `EAGAIN` at a process limit, `ENOMEM`.
+pub fn fork() -> nix::Result<Side> {
+    // SAFETY: only async-signal-safe calls may follow a fork of a process with several threads. Every caller is a
+    // role that has not started a thread yet (the mount server and the pack workers start theirs last and never
+    // fork), so the child may run any code.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Child => Ok(Side::Child),
+        ForkResult::Parent { child } => Ok(Side::Parent(child)),
+    }
+}
+
+/// Like [`fork`], in new namespaces, as a child of the caller's *parent* (CLONE_PARENT): the caller can end and
+/// the new process is still waited for by the one that stays.
+///
+/// # Errors
+/// As clone3(2): `EPERM` without capabilities for the namespaces, `ENOSPC` past their limit, `EAGAIN`.
+pub fn clone_sibling(namespaces: CloneFlags) -> nix::Result<Side> {
+    // SAFETY: all-zero is a valid clone_args (clone3(2)); the fields that matter are set below.
+    let mut args: libc::clone_args = unsafe { mem::zeroed() };
+    args.flags = (namespaces.bits() as u64) | libc::CLONE_PARENT as u64;
+    // SAFETY: without CLONE_VM and with no stack given this behaves as fork(2); `args` lives across the call and its
+    // size is passed. The single-thread argument of `fork` above holds here too. glibc's cached thread id is stale in
+    // the child, which matters only to raise(3) and thread creation; the child (PID 1 of an instance) does neither.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, mem::size_of::<libc::clone_args>()) };
+    match Errno::result(pid)? {
+        0 => Ok(Side::Child),
+        pid => Ok(Side::Parent(Pid::from_raw(pid as libc::pid_t))),
+    }
+}
+
+/// pidfd_open(2): a descriptor that names exactly this process and becomes readable when it ends.
+///
+/// # Errors
+/// `ESRCH` when no such process exists.
+pub fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: plain integer arguments; the result is a new descriptor that nobody else owns.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    // SAFETY: `fd` was just returned by the kernel as a fresh descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// pidfd_send_signal(2).
+///
+/// # Errors
+/// `ESRCH` when the process has ended, `EPERM`.
+pub fn pidfd_signal(pidfd: impl AsFd, signal: i32) -> nix::Result<()> {
+    let null: *const libc::siginfo_t = std::ptr::null();
+    // SAFETY: a null siginfo asks the kernel to fill it as kill(2) does; the descriptor is borrowed for the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, null, 0 as libc::c_uint)
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Replaces the program by the one behind `program` (execveat(2) with AT_EMPTY_PATH).
+///
+/// # Errors
+/// Returns only on failure: `EACCES` where executing the descriptor is forbidden, `ENOENT`, `E2BIG`.
+pub fn exec_descriptor(program: impl AsFd, argv: &[CString], env: &[CString]) -> Errno {
+    match nix::unistd::fexecve(program, argv, env) {
+        Ok(never) => match never {},
+        Err(errno) => errno,
+    }
+}
+
+/// Start time of a process in clock ticks since boot (field 22 of proc_pid_stat(5)): together with the process ID
+/// it names one process for ever.
+#[must_use]
+pub fn start_time(pid: Pid) -> Option<u64> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The command name stands in parentheses and may hold anything; fields are counted from the last ')'.
+    let rest = &stat[stat.iter().rposition(|&byte| byte == b')')? + 1..];
+    let field = rest.split(|&byte| byte == b' ').filter(|field| !field.is_empty()).nth(19)?;
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+/// Sets the file creation mask and returns the one before.
+pub fn set_umask(mask: libc::mode_t) -> libc::mode_t {
+    // SAFETY: umask(2) takes an integer and cannot fail.
+    unsafe { libc::umask(mask) }
+}
+
+/// Resets every signal to its default action and unblocks all of them: a command must not inherit what its starter
+/// blocked or ignored for its own purposes.
+pub fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL installs no handler; numbers that cannot be set answer EINVAL, which does not matter.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let none = nix::sys::signal::SigSet::empty();
+    // Changing the mask of the calling thread cannot fail with valid arguments.
+    let _ = none.thread_set_mask();
+}
+
+/// Signals that the caller's parent left ignored (a `nohup` start, for instance).
+#[must_use]
+pub fn ignored_signals() -> Vec<i32> {
+    (1..=64)
+        .filter(|&signal| {
+            // SAFETY: all-zero is a valid sigaction to be written over by the kernel; a null new action only reads.
+            let mut action: libc::sigaction = unsafe { mem::zeroed() };
+            // SAFETY: `action` is a valid place for the old action.
+            let result = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) };
+            result == 0 && action.sa_sigaction == libc::SIG_IGN
+        })
+        .collect()
+}
+
+/// Ignores a signal.
+pub fn ignore_signal(signal: i32) {
+    // SAFETY: SIG_IGN installs no handler.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
+/// Gives a signal its default action back.
+pub fn default_signal(signal: i32) {
+    // SAFETY: SIG_DFL installs no handler.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
