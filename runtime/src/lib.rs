@@ -1,8 +1,10 @@
 //! Vocabulary and mechanism of fim, without policy: system calls, image format, squashfs, FUSE, wire
 //! format, named pipes, sandbox, exit codes and errors.
 
+pub mod error;
 pub mod fuse;
 pub mod image;
+pub mod mount_server;
 pub mod pack;
 pub mod sandbox;
 pub mod session;

@@ -34,6 +34,15 @@ impl Held {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Leaves the lock to a process that was forked while it was held: closes this copy without releasing it.
+    pub fn hand_over(self) {
+        use std::os::fd::AsRawFd;
+        let fd = self.lock.as_raw_fd();
+        // Dropping would unlock the open file that both processes share.
+        std::mem::forget(self);
+        let _ = nix::unistd::close(fd);
+    }
 }
 
 fn open(path: &Path) -> Result<File, Error> {

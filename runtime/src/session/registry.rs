@@ -165,6 +165,18 @@ impl Registry {
         }
     }
 
+    /// Removes the session directory with all that can be removed; a session that ends has no use for errors.
+    pub fn remove_all(&self) {
+        let _ = fs::remove_dir_all(self.session.join("instances"));
+        for name in ["next", "alive", "host.fifo"] {
+            let _ = fs::remove_file(self.session.join(name));
+        }
+        for name in ["layers", "root"] {
+            let _ = fs::remove_dir(self.session.join(name));
+        }
+        let _ = fs::remove_dir(&self.session);
+    }
+
     /// Every live instance in ID order. Records of dead processes, half-written ones and foreign names are passed over.
     ///
     /// # Errors

@@ -1,0 +1,297 @@
+//! The mount server: one process a session. It makes the session's user and mount namespace, serves every layer
+//! through one FUSE mount, stacks one overlay on them, and ends when the last instance has gone.
+
+pub mod diagnose;
+mod overlay;
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::CloneFlags;
+use nix::unistd::Pid;
+
+use crate::fuse;
+use crate::sandbox::id_map::IdMap;
+use crate::session::lock::{self, Held};
+use crate::session::record::Record;
+use crate::session::registry::Registry;
+use crate::source::ByteSource;
+use crate::squashfs::Archive;
+use crate::sys::{descriptor, process, title};
+
+/// Kernel overlayfs stacks at most 500 layers; some room is left for what a later version adds.
+pub const MAX_LAYERS: usize = 400;
+
+/// A layer to serve.
+pub struct Layer {
+    /// What messages call it.
+    pub name: String,
+    /// Its bytes.
+    pub source: Arc<dyn ByteSource>,
+    /// A descriptor that must stay open for `source` to work.
+    pub descriptor: i32,
+}
+
+/// What a mount server needs to know.
+pub struct Request {
+    /// Layers, bottom first.
+    pub layers: Vec<Layer>,
+    /// The session directory, existing and empty.
+    pub directory: PathBuf,
+    /// The data directory with `root` and `work` in it.
+    pub data: PathBuf,
+    /// IDs of the session's user namespace.
+    pub ids: IdMap,
+    /// The session lock, held; it is handed over.
+    pub lock: Held,
+    /// What shapes the stack, for the session record.
+    pub shape: Vec<String>,
+}
+
+/// What can go wrong before a session is ready.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A host limit; `fix` says how to lift it.
+    #[error("{what}: {why}; {fix}")]
+    Host {
+        /// What could not be done.
+        what: String,
+        /// The exact cause.
+        why: String,
+        /// What to do about it.
+        fix: String,
+    },
+    /// A system call failed on an object.
+    #[error("cannot {action} {object}")]
+    Io {
+        /// What was tried, as an infinitive.
+        action: &'static str,
+        /// On what.
+        object: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A layer cannot be read.
+    #[error("cannot read {layer}")]
+    Layer {
+        /// Which.
+        layer: String,
+        /// Why not.
+        source: crate::squashfs::Error,
+    },
+    /// Session files.
+    #[error(transparent)]
+    Session(#[from] crate::session::Error),
+}
+
+fn io_error(action: &'static str, object: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+    let object = object.into();
+    move |source| Error::Io { action, object, source }
+}
+
+/// The starter's end of a mount server that is being started.
+#[derive(Debug)]
+pub struct Starting {
+    channel: UnixStream,
+    pid: Pid,
+}
+
+/// A mount server that serves. Dropping it tells the server that the starter holds its own liveness pipe by now.
+#[derive(Debug)]
+pub struct Ready {
+    /// Its process.
+    pub pid: Pid,
+    /// Kept open until the starter has joined; see [`wait_for_end`].
+    _channel: UnixStream,
+}
+
+/// Starts a mount server as a child of the caller, which must have one thread only. `others` are descriptors of the
+/// caller that the server must not keep; it closes everything but what it needs.
+///
+/// # Errors
+/// When no process can be made.
+pub fn start(request: Request) -> Result<Starting, Error> {
+    let (ours, theirs) = UnixStream::pair().map_err(io_error("make", "a socket pair"))?;
+    match process::fork().map_err(|errno| io_error("start", "the mount server")(errno.into()))? {
+        process::Side::Parent(pid) => {
+            request.lock.hand_over();
+            Ok(Starting { channel: ours, pid })
+        }
+        process::Side::Child => {
+            std::mem::forget(ours);
+            let status = run(&request, theirs);
+            std::process::exit(status)
+        }
+    }
+}
+
+impl Starting {
+    /// Waits until the session can be joined.
+    ///
+    /// # Errors
+    /// The server's own error as one line of text.
+    pub fn wait(mut self, ids: IdMap) -> Result<Ready, String> {
+        let lost = |error: io::Error| format!("the mount server ended before it was ready ({error})");
+        let mut byte = [0];
+        loop {
+            self.channel.read_exact(&mut byte).map_err(lost)?;
+            match byte[0] {
+                NAMESPACES => {
+                    ids.write(self.pid).map_err(|error| format!("cannot map the session's IDs: {error}"))?;
+                    self.channel.write_all(&byte).map_err(lost)?;
+                }
+                READY => return Ok(Ready { pid: self.pid, _channel: self.channel }),
+                _ => {
+                    let mut text = String::new();
+                    // Whatever could be read of the message is better than none.
+                    let _ = self.channel.read_to_string(&mut text);
+                    return Err(text);
+                }
+            }
+        }
+    }
+}
+
+/// Words of the channel between a starter and its server.
+const NAMESPACES: u8 = b'N';
+const READY: u8 = b'R';
+const FAILED: u8 = b'E';
+
+fn run(request: &Request, mut channel: UnixStream) -> i32 {
+    match serve(request, &mut channel) {
+        Ok((server, alive)) => {
+            // The server's threads end with the process.
+            std::mem::forget(server);
+            wait_for_end(request, channel, &alive);
+            0
+        }
+        Err(error) => {
+            let text = crate::error::chain(&error);
+            // A starter that has gone needs no message.
+            let _ = channel.write_all(&[FAILED]).and_then(|()| channel.write_all(text.as_bytes()));
+            clean_up(request);
+            1
+        }
+    }
+}
+
+/// The liveness pipe: instances hold write ends, the server reads end of file when the last one has gone.
+struct Alive {
+    read: File,
+    /// Held until the starter has joined or died, so that "no writer" means "no instance" from then on.
+    write: OwnedFd,
+}
+
+fn serve(request: &Request, channel: &mut UnixStream) -> Result<(fuse::Server, Alive), Error> {
+    // 1. A process of its own: no terminal, no streams, no descriptor of the starter.
+    let mut keep: Vec<i32> = request.layers.iter().map(|layer| layer.descriptor).collect();
+    keep.extend([0, 1, 2, channel.as_raw_fd(), request.lock.file().as_raw_fd()]);
+    descriptor::close_all_but(&keep).map_err(|errno| io_error("close", "inherited descriptors")(errno.into()))?;
+    descriptor::detach_standard_streams().map_err(io_error("open", "/dev/null"))?;
+    nix::unistd::setsid().map_err(|errno| io_error("start", "a session of processes")(errno.into()))?;
+    title::set("fim-mount", format!("fim: mount server of {}", request.directory.display()).as_bytes());
+    process::set_umask(0o022);
+    let fuse_device = diagnose::open_fuse()?;
+    // 2. Namespaces of the session. Every ID is written by the starter where that takes its privileges.
+    diagnose::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
+    match request.ids {
+        IdMap::Single { .. } => request.ids.write(nix::unistd::getpid()).map_err(diagnose::id_map)?,
+        IdMap::Full => {
+            let mut byte = [NAMESPACES];
+            channel.write_all(&byte).and_then(|()| channel.read_exact(&mut byte)).map_err(io_error("reach", "the starter"))?;
+        }
+    }
+    // 3. Later mounts of the host arrive here, ours never leave.
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).map_err(diagnose::mount("change the propagation of", "/"))?;
+    // 4. One FUSE mount for all layers; it answers before anything looks at it.
+    let archives = request
+        .layers
+        .iter()
+        .map(|layer| {
+            let open = Archive::open(Arc::clone(&layer.source));
+            open.map(Arc::new).map_err(|source| Error::Layer { layer: layer.name.clone(), source })
+        })
+        .collect::<Result<Vec<_>, Error>>()?;
+    let layers = request.directory.join("layers");
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let options = fuse::mount_data(fuse_device.as_raw_fd(), 0, 0);
+    mount(Some("fim"), &layers, Some("fuse.fim"), flags, Some(options.as_str()))
+        .map_err(diagnose::mount("mount", "the layers (FUSE)"))?;
+    let owners = match request.ids {
+        IdMap::Single { uid, gid, .. } => fuse::Owners::Single { uid, gid },
+        IdMap::Full => fuse::Owners::Real,
+    };
+    let count = archives.len();
+    let options = fuse::Options { owners, ..fuse::Options::default() };
+    let server = fuse::serve(fuse_device, archives, &options).map_err(io_error("serve", "the layers"))?;
+    // 5. One overlay on them.
+    overlay::mount(&layers, count, &request.data, &request.directory.join("root"))?;
+    // 6. From here the session can be joined.
+    let pipe = request.directory.join("alive");
+    let open = |options: &mut fs::OpenOptions| {
+        options.custom_flags(libc::O_NONBLOCK).open(&pipe).map_err(io_error("open", pipe.display().to_string()))
+    };
+    let alive = Alive { read: open(File::options().read(true))?, write: open(File::options().write(true))?.into() };
+    let pid = nix::unistd::getpid();
+    let server_started = process::start_time(pid).unwrap_or_default();
+    let record =
+        Record { server: pid, server_started, shape: request.shape.clone(), directory: request.directory.clone() };
+    record.write(request.lock.file(), request.lock.path())?;
+    channel.write_all(&[READY]).map_err(io_error("reach", "the starter"))?;
+    Ok((server, alive))
+}
+
+/// Blocks until no instance is left and none is joining, then removes the session's files.
+fn wait_for_end(request: &Request, mut channel: UnixStream, alive: &Alive) {
+    // The starter says that it holds its own write end by closing its side, or by dying.
+    let _ = channel.read(&mut [0]);
+    drop(channel);
+    // The one other owner of this descriptor number is `alive`, which is not used for writing.
+    let _ = nix::unistd::close(alive.write.as_raw_fd());
+    loop {
+        wait_for_hang_up(&alive.read, PollTimeout::NONE);
+        // Whoever joins holds the start lock until it holds a write end.
+        let Ok(starting) = lock::wait(&request.data, lock::START) else { break };
+        if wait_for_hang_up(&alive.read, PollTimeout::ZERO) {
+            clean_up(request);
+            // Both locks end with the process, which has nothing left to do.
+            std::mem::forget(starting);
+            return;
+        }
+    }
+    clean_up(request);
+}
+
+fn wait_for_hang_up(read: &File, timeout: PollTimeout) -> bool {
+    loop {
+        let mut fds = [PollFd::new(read.as_fd(), PollFlags::empty())];
+        match poll(&mut fds, timeout) {
+            Ok(0) => return false,
+            Ok(_) => return true,
+            Err(_) => {}
+        }
+    }
+}
+
+fn clean_up(request: &Request) {
+    // An empty lock says that no session lives, should a reader look before the process is gone.
+    let _ = request.lock.file().set_len(0);
+    let registry = Registry::new(&request.directory);
+    // The mount points are this process's own mounts, which it cannot remove but need not: the host sees empty ones.
+    registry.remove_all();
+}
+
+/// Makes `work/work`, which the kernel creates without any permission, removable for the user.
+fn open_work(data: &std::path::Path) {
+    let work = data.join("work/work");
+    // Missing on a kernel that names it otherwise; then there is nothing to open.
+    let _ = fs::set_permissions(work, fs::Permissions::from_mode(0o700));
+}

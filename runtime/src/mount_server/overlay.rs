@@ -1,0 +1,57 @@
+//! The kernel overlay: layers below, the data directory above.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use nix::mount::MsFlags;
+
+use super::{Error, diagnose, io_error};
+
+/// Lower directories from the top down, relative to the FUSE mount: `2:1:0`.
+fn lower(count: usize) -> String {
+    (0..count).rev().map(|index| index.to_string()).collect::<Vec<_>>().join(":")
+}
+
+/// Mounts the overlay of `count` layers below `layers` with `data/root` as the writable layer at `target`.
+pub(super) fn mount(layers: &Path, count: usize, data: &Path, target: &Path) -> Result<(), Error> {
+    let open = |name: &str| {
+        let path = data.join(name);
+        File::open(&path).map_err(io_error("open", path.display().to_string()))
+    };
+    let (upper, work) = (open("root")?, open("work")?);
+    // Short relative names keep 400 layers within the one page that mount(2) takes, and descriptors spare any path
+    // from being parsed for commas and colons.
+    std::env::set_current_dir(layers).map_err(io_error("enter", layers.display().to_string()))?;
+    let options = format!(
+        "userxattr,lowerdir={},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{}",
+        lower(count),
+        upper.as_raw_fd(),
+        work.as_raw_fd()
+    );
+    let mounted = nix::mount::mount(
+        Some("fim"),
+        target,
+        Some("overlay"),
+        MsFlags::MS_NODEV,
+        Some(options.as_str()),
+    );
+    // Whatever came of it, the directory must not be kept busy.
+    let _ = std::env::set_current_dir("/");
+    mounted.map_err(diagnose::overlay(data))?;
+    super::open_work(data);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lower;
+
+    #[test]
+    fn the_top_layer_comes_first() {
+        assert_eq!(lower(1), "0");
+        assert_eq!(lower(12), "11:10:9:8:7:6:5:4:3:2:1:0");
+        let most = lower(super::super::MAX_LAYERS).len();
+        assert!(most < 3900, "{most} bytes leave no room for the rest of a page");
+    }
+}
