@@ -1,0 +1,106 @@
+//! The contents of files: from an inode and a range of bytes to the bytes.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::cache::{Bytes, Cache, Key, Unreadable};
+use super::report::Report;
+use crate::squashfs::{Archive, Block, Error, Inode, Stored};
+
+/// All layers and the cache of their blocks.
+pub(super) struct Blocks {
+    layers: Vec<Arc<Archive>>,
+    cache: Cache,
+    report: Report,
+}
+
+/// Where the bytes of one request within one block are.
+pub(super) enum Piece {
+    /// That many zeros.
+    Zeros(usize),
+    /// This range of the block; it was checked to be inside.
+    Part(Bytes, Range<usize>),
+}
+
+impl Blocks {
+    pub(super) fn new(layers: Vec<Arc<Archive>>, cache_bytes: usize) -> Self {
+        Self { layers, cache: Cache::new(cache_bytes), report: Report::default() }
+    }
+
+    pub(super) fn layers(&self) -> &[Arc<Archive>] {
+        &self.layers
+    }
+
+    pub(super) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Logs what is wrong with a layer.
+    pub(super) fn report(&self, layer: usize, error: &Error) {
+        self.report.error(layer, error);
+    }
+
+    /// The bytes `range` of block `index` of a file; the range counts from the beginning of the block and must not
+    /// leave the file.
+    pub(super) fn piece(
+        &self,
+        layer: usize,
+        inode: &Inode,
+        index: u64,
+        range: Range<usize>,
+    ) -> Result<Piece, Unreadable> {
+        let block = self.layers[layer].block(inode, index).map_err(|error| {
+            self.report.error(layer, &error);
+            Unreadable
+        })?;
+        let wanted = range.end - range.start;
+        match block {
+            Block::Hole { len } if range.end <= len => Ok(Piece::Zeros(wanted)),
+            Block::Stored { stored, skip, len } if range.end <= len => {
+                let key = Key { layer: layer as u32, offset: stored.offset };
+                let bytes = self.cache.get(key, wanted, || self.load(layer, stored))?;
+                let range = skip + range.start..skip + range.end;
+                // Two inodes of a damaged layer may claim one block with different lengths.
+                if range.end > bytes.len() {
+                    self.report.damage(layer, stored.offset, "is shorter than the file that uses it");
+                    return Err(Unreadable);
+                }
+                Ok(Piece::Part(bytes, range))
+            }
+            Block::Hole { .. } | Block::Stored { .. } => {
+                self.report.damage(layer, u64::from(inode.number), "(inode number) has a block shorter than the file");
+                Err(Unreadable)
+            }
+        }
+    }
+
+    /// Where a block of a file is stored; `None` for a hole, and where the layer is damaged.
+    pub(super) fn stored(&self, layer: usize, inode: &Inode, index: u64) -> Option<(Key, Stored)> {
+        match self.layers[layer].block(inode, index) {
+            Ok(Block::Stored { stored, .. }) => Some((Key { layer: layer as u32, offset: stored.offset }, stored)),
+            Ok(Block::Hole { .. }) | Err(_) => None,
+        }
+    }
+
+    /// See [`Cache::promise`].
+    pub(super) fn promise(&self, key: Key) -> bool {
+        self.cache.promise(key)
+    }
+
+    /// Loads a promised block into the cache.
+    pub(super) fn keep_promise(&self, key: Key, stored: Stored) {
+        self.cache.keep_promise(key, || self.load(key.layer as usize, stored));
+    }
+
+    /// See [`Cache::break_promise`].
+    pub(super) fn break_promise(&self, key: Key) {
+        self.cache.break_promise(key);
+    }
+
+    fn load(&self, layer: usize, stored: Stored) -> Result<Vec<u8>, Unreadable> {
+        self.layers[layer].load(stored).map_err(|error| {
+            self.report.error(layer, &error);
+            Unreadable
+        })
+    }
+}

@@ -1,0 +1,128 @@
+//! Answers `FUSE_READ`, and notices what will be asked for next.
+
+use std::sync::Arc;
+
+use fuser::Errno;
+
+use super::blocks::{Blocks, Piece};
+use super::cache::Bytes;
+use super::node::Node;
+use super::order::Order;
+use super::read_ahead::{Job, ReadAhead};
+use super::stream::Streams;
+use crate::squashfs::{Inode, Kind};
+
+/// The share of the cache that one reader may have read ahead: a quarter.
+const STREAM_SHARE: usize = 4;
+/// More than this ahead of a reader is no faster, in bytes.
+const STREAM_LIMIT: usize = 4 << 20;
+
+/// The way from a request to its bytes.
+pub(super) struct Reader {
+    blocks: Arc<Blocks>,
+    streams: Streams,
+    order: Order,
+    ahead: Option<ReadAhead>,
+    limit: u64,
+}
+
+/// The bytes of an answer, copied together only when they come from several blocks.
+pub(super) enum Answer {
+    Part(Bytes, std::ops::Range<usize>),
+    Joined(Vec<u8>),
+}
+
+impl Answer {
+    pub(super) fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Part(bytes, range) => &bytes[range.clone()],
+            Self::Joined(bytes) => bytes,
+        }
+    }
+}
+
+impl Reader {
+    /// `threads` read ahead; 0 for no read-ahead.
+    pub(super) fn new(blocks: Arc<Blocks>, threads: usize, cache_bytes: usize) -> Self {
+        let share = cache_bytes / STREAM_SHARE;
+        Self {
+            blocks,
+            streams: Streams::new(),
+            order: Order::default(),
+            ahead: (threads > 0).then(|| ReadAhead::new(threads, share)),
+            limit: share.min(STREAM_LIMIT) as u64,
+        }
+    }
+
+    /// Layer and inode of a node that was read lately.
+    pub(super) fn remembered(&self, node: u64) -> Option<(usize, Arc<Inode>)> {
+        let Some(Node::Inode { layer, .. }) = Node::from_number(node) else { return None };
+        Some((layer, self.streams.slot(node).inode.clone()?))
+    }
+
+    /// The bytes of a file from `offset` on, `len` at most; fewer only at its end.
+    pub(super) fn read(
+        &self,
+        node: u64,
+        layer: usize,
+        inode: &Arc<Inode>,
+        offset: u64,
+        len: u32,
+    ) -> Result<Answer, Errno> {
+        let Kind::File { size, .. } = inode.kind else { return Err(Errno::EISDIR) };
+        let end = size.min(offset.saturating_add(u64::from(len)));
+        if offset >= end {
+            return Ok(Answer::Joined(Vec::new()));
+        }
+        self.look_ahead(node, layer, inode, offset..end, size);
+
+        let block_size = self.block_size(layer);
+        let (first, last) = (offset / block_size, (end - 1) / block_size);
+        let part = |index: u64| {
+            // Both are below the block size, which is at most 1 MiB.
+            let from = offset.saturating_sub(index * block_size) as usize;
+            let to = (end - index * block_size).min(block_size) as usize;
+            self.blocks.piece(layer, inode, index, from..to).map_err(|_| Errno::EIO)
+        };
+        if first == last {
+            return Ok(match part(first)? {
+                Piece::Part(bytes, range) => Answer::Part(bytes, range),
+                Piece::Zeros(count) => Answer::Joined(vec![0; count]),
+            });
+        }
+        let mut joined = Vec::with_capacity((end - offset) as usize);
+        for index in first..=last {
+            match part(index)? {
+                Piece::Part(bytes, range) => joined.extend_from_slice(&bytes[range]),
+                Piece::Zeros(count) => joined.resize(joined.len() + count, 0),
+            }
+        }
+        Ok(Answer::Joined(joined))
+    }
+
+    fn look_ahead(&self, node: u64, layer: usize, inode: &Arc<Inode>, request: std::ops::Range<u64>, size: u64) {
+        let (start, block_size) = (request.start, self.block_size(layer));
+        let blocks = {
+            let mut stream = self.streams.slot(node);
+            stream.inode.get_or_insert_with(|| Arc::clone(inode));
+            if self.ahead.is_none() {
+                return;
+            }
+            stream.note(request, size, block_size, self.limit)
+        };
+        let Some(ahead) = &self.ahead else { return };
+        if !blocks.is_empty() {
+            ahead.submit(&self.blocks, Job::Blocks { layer, inode: Arc::clone(inode), blocks });
+        }
+        if start == 0 {
+            let files = self.order.note(layer, inode.number);
+            if !files.is_empty() {
+                ahead.submit(&self.blocks, Job::Files { layer, files });
+            }
+        }
+    }
+
+    fn block_size(&self, layer: usize) -> u64 {
+        u64::from(self.blocks.layers()[layer].superblock().block_size)
+    }
+}

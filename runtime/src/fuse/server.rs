@@ -1,0 +1,135 @@
+//! Starting and ending the server.
+
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
+
+use fuser::{BackgroundSession, Config, Session, SessionACL};
+
+use super::blocks::Blocks;
+use super::filesystem::LayerFs;
+use super::node::MAX_LAYERS;
+use crate::squashfs::Archive;
+
+/// Whom the files belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owners {
+    /// Every file belongs to this id, as seen in the user namespace of the mount; the real owner of a regular file
+    /// or directory is kept in [`super::OWNER_XATTR`].
+    Single {
+        /// User id.
+        uid: u32,
+        /// Group id.
+        gid: u32,
+    },
+    /// Every file belongs to whom the layer says.
+    Real,
+}
+
+/// How to serve.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Whom the files belong to.
+    pub owners: Owners,
+    /// Threads that answer requests; 0 is one for each processor.
+    pub threads: usize,
+    /// Most bytes of decompressed blocks to hold.
+    pub cache_bytes: usize,
+    /// Whether to decompress ahead of sequential readers.
+    pub read_ahead: bool,
+}
+
+impl Default for Options {
+    /// Real owners, one thread for each processor, 64 MiB of cache, read-ahead.
+    fn default() -> Self {
+        Self { owners: Owners::Real, threads: 0, cache_bytes: 64 << 20, read_ahead: true }
+    }
+}
+
+/// A running server. Dropping it does not stop the threads: they end with the mount, or with the process.
+pub struct Server {
+    session: BackgroundSession,
+    blocks: Arc<Blocks>,
+}
+
+/// Figures of a running server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Data and fragment blocks read from the layers so far, also those that turned out to be damaged.
+    pub blocks_loaded: u64,
+    /// Bytes of decompressed blocks held now.
+    pub cache_bytes: usize,
+    /// Most bytes of decompressed blocks ever held.
+    pub cache_peak: usize,
+}
+
+/// Serves `layers` as directories `0`, `1`, … of one read-only mount.
+///
+/// `device` is an open `/dev/fuse` whose `mount(2)` the caller has already made with [`mount_data`]. The handshake
+/// (`FUSE_INIT`) is done when this returns, so whoever touches the mount is answered. No other process may keep a
+/// copy of `device`: the kernel fails pending and later requests once the last copy is closed.
+///
+/// # Errors
+/// More than [`MAX_LAYERS`] layers, a device that is not mounted, a kernel without FUSE 7.31, no more threads.
+pub fn serve(device: OwnedFd, layers: Vec<Arc<Archive>>, options: &Options) -> io::Result<Server> {
+    if layers.len() > MAX_LAYERS {
+        let reason = format!("{} layers, and one mount shows at most {MAX_LAYERS}", layers.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+    }
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if options.threads == 0 { processors() } else { options.threads };
+    let blocks = Arc::new(Blocks::new(layers, options.cache_bytes));
+    let ahead = if options.read_ahead { processors() } else { 0 };
+    let files = LayerFs::new(Arc::clone(&blocks), options.owners, ahead, options.cache_bytes);
+
+    let mut config = Config::default();
+    config.acl = SessionACL::All;
+    config.n_threads = Some(threads);
+    // One queue of answers for each thread, where the device can be opened again (FUSE_DEV_IOC_CLONE).
+    config.clone_fd = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok();
+    let session = Session::from_fd(files, device, SessionACL::All, config)?.spawn()?;
+    Ok(Server { session, blocks })
+}
+
+impl Server {
+    /// Waits for the end of the mount.
+    ///
+    /// # Errors
+    /// What ended a thread other than the end of the mount.
+    pub fn join(self) -> io::Result<()> {
+        self.session.join()
+    }
+
+    /// Figures as of now.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let cache = self.blocks.cache();
+        Stats { blocks_loaded: cache.loads(), cache_bytes: cache.held(), cache_peak: cache.peak() }
+    }
+}
+
+/// The data of the `mount(2)` of file system type `fuse` (`Documentation/filesystems/fuse.rst`, "Mount options").
+///
+/// `fd` is the open `/dev/fuse`; `uid` and `gid` are those of the mounting process, as seen in its user namespace.
+/// Every user may look (`allow_other`), and the kernel checks modes (`default_permissions`).
+#[must_use]
+pub fn mount_data(fd: RawFd, uid: u32, gid: u32) -> String {
+    format!("fd={fd},rootmode=40000,user_id={uid},group_id={gid},default_permissions,allow_other")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mount_data_is_what_the_kernel_parses() {
+        let data = "fd=7,rootmode=40000,user_id=0,group_id=5,default_permissions,allow_other";
+        assert_eq!(mount_data(7, 0, 5), data);
+    }
+
+    #[test]
+    fn a_device_that_is_not_fuse_is_an_error() {
+        let file = tempfile::tempfile().unwrap();
+        assert!(serve(file.into(), Vec::new(), &Options::default()).is_err());
+    }
+}

@@ -1,0 +1,53 @@
+//! Extended attributes of nodes.
+//!
+//! Names are passed as stored, `trusted.*`, `security.*` and overlayfs's own included: an opaque directory of a
+//! layer must be one in the overlay above.
+
+use super::server::Owners;
+use crate::squashfs::{Archive, Error, Inode, Kind};
+
+/// Holds `UID:GID` (decimal) of a regular file or directory whose owner in the layer is not `0:0`, where the mount
+/// shows another owner ([`Owners::Single`]).
+pub const OWNER_XATTR: &str = "user.fim.owner";
+
+/// The value of the attribute, or `None` when the inode does not have it.
+pub(super) fn value(archive: &Archive, inode: &Inode, owners: &Owners, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    if name == OWNER_XATTR.as_bytes()
+        && let Some(value) = real_owner(inode, owners)
+    {
+        return Ok(Some(value));
+    }
+    if inode.xattr.is_none() {
+        return Ok(None);
+    }
+    Ok(archive.xattrs(inode)?.into_iter().find(|(stored, _)| stored == name).map(|(_, value)| value))
+}
+
+/// The names, each ended by a zero byte, as `listxattr(2)` gives them.
+pub(super) fn names(archive: &Archive, inode: &Inode, owners: &Owners) -> Result<Vec<u8>, Error> {
+    let mut names = Vec::new();
+    let mut push = |name: &[u8]| {
+        names.extend_from_slice(name);
+        names.push(0);
+    };
+    let owner = real_owner(inode, owners).is_some();
+    if owner {
+        push(OWNER_XATTR.as_bytes());
+    }
+    if inode.xattr.is_some() {
+        for (name, _) in archive.xattrs(inode)? {
+            if !(owner && name == OWNER_XATTR.as_bytes()) {
+                push(&name);
+            }
+        }
+    }
+    Ok(names)
+}
+
+fn real_owner(inode: &Inode, owners: &Owners) -> Option<Vec<u8>> {
+    let shown = matches!(owners, Owners::Single { .. })
+        && (inode.uid, inode.gid) != (0, 0)
+        // The kernel allows `user.*` on these two kinds only (xattr(7)).
+        && matches!(inode.kind, Kind::File { .. } | Kind::Directory { .. });
+    shown.then(|| format!("{}:{}", inode.uid, inode.gid).into_bytes())
+}
