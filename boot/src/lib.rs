@@ -1,3 +1,73 @@
 //! Command line, launch plan and client side of fim.
 
 #![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod launch;
+pub mod stage;
+pub mod version;
+
+use std::ffi::OsString;
+use std::fmt::Display;
+
+use runtime::error::FAILURE;
+
+/// The programs of the other roles, which are entered by fork from here.
+#[derive(Debug, Clone, Copy)]
+pub struct Roles {
+    /// PID 1 of an instance.
+    pub guest: fn(&runtime::instance::Start) -> i32,
+    /// The host daemon of a session.
+    pub host: fn(runtime::host::Start) -> i32,
+}
+
+/// What a failing command prints; the exit code is 125.
+pub type Failure = Box<dyn std::error::Error>;
+
+/// Runs the program; returns its exit code.
+#[must_use]
+pub fn run(roles: Roles, build: version::Build) -> i32 {
+    let outcome = stage::enter(std::env::args_os().collect()).and_then(|stage| match stage {
+        stage::Stage::Tool { args } => cli::tool::run(&args),
+        stage::Stage::Image { invocation } => cli::dispatch(&invocation, roles, build),
+    });
+    outcome.unwrap_or_else(|error| {
+        report(&runtime::error::chain(error.as_ref()));
+        FAILURE
+    })
+}
+
+/// Prints one line for the user on stderr. A closed stderr is the user's choice.
+pub fn report(text: &dyn Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "fim: {text}");
+}
+
+/// An error that is just a message.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Message(pub String);
+
+impl Message {
+    /// A boxed message.
+    pub fn boxed(text: impl Into<String>) -> Failure {
+        Box::new(Self(text.into()))
+    }
+}
+
+/// The command line of an image, and what the program found out about itself on the way.
+#[derive(Debug)]
+pub struct Invocation {
+    /// The image this program belongs to.
+    pub image: runtime::image::Image,
+    /// Absolute path of the image file, symlinks resolved.
+    pub path: std::path::PathBuf,
+    /// Everything after the program's name.
+    pub args: Vec<OsString>,
+    /// The program's name as the user typed it.
+    pub name: OsString,
+    /// Standard streams that the caller had closed.
+    pub closed: [bool; 3],
+    /// Whether the program runs from a sealed copy, so that the image file is free to be written.
+    pub sealed: bool,
+}

@@ -1,3 +1,70 @@
-//! PID 1 of an instance.
+//! The guest daemon: PID 1 of an instance. It builds the instance around itself, starts and reaps processes, and ends
+//! the instance when its command, its starter or its mount server ends.
 
 #![forbid(unsafe_code)]
+
+mod command;
+mod supervise;
+mod terminal;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use runtime::control::FromGuest;
+use runtime::sandbox::{self, apply};
+use runtime::sys::title;
+use runtime::instance::Start;
+
+/// What can go wrong before the command runs.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The sandbox.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
+    /// Anything else, with what was tried.
+    #[error("cannot {0}")]
+    System(&'static str, #[source] std::io::Error),
+}
+
+impl Error {
+    pub(crate) fn system<E: Into<std::io::Error>>(action: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self::System(action, error.into())
+    }
+}
+
+/// Runs as PID 1 of a fresh PID namespace until the instance ends; returns the exit code of the process.
+#[must_use]
+pub fn run(start: &Start) -> i32 {
+    match build(start).and_then(|terminal| supervise::run(start, terminal)) {
+        Ok(()) => 0,
+        Err(error) => {
+            let text = runtime::error::chain(&error);
+            // A starter that has gone needs no message.
+            let _ = start.channel.send(&FromGuest::Failed(text).encode(), None);
+            runtime::error::FAILURE
+        }
+    }
+}
+
+fn build(start: &Start) -> Result<Option<terminal::Terminal>, Error> {
+    // 1. Nothing outlives the starter. It may have died before this was armed, which its closed channel tells.
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(Error::system("arm the parent-death signal"))?;
+    let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(&start.channel), PollFlags::empty())];
+    if poll(&mut fds, PollTimeout::ZERO).map_err(Error::system("look for the starter"))? != 0 {
+        return Err(Error::System("go on without the starter", std::io::ErrorKind::BrokenPipe.into()));
+    }
+    // 2. What a guest can read of this process must not tell the host's paths.
+    title::set("fim-guest", b"fim: guest daemon");
+    nix::unistd::setsid().map_err(Error::system("start a session of processes"))?;
+    // 3. Mounts, root, loopback: with every capability over the session's user namespace.
+    apply::enter(&start.plan, &start.root)?;
+    let terminal = terminal::open(&start.terminal, &start.channel)?;
+    // 4. A user namespace of the instance's own comes last, so that every mount above is locked for the guest.
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(Error::system("make the instance's user namespace"))?;
+    start.gate.ask_for_maps().map_err(Error::system("have the instance's IDs mapped"))?;
+    // 5. Nothing in the instance may look into this process (its descriptors reach out of the instance).
+    prctl::set_dumpable(false).map_err(Error::system("close this process to others"))?;
+    apply::seal(&start.plan)?;
+    Ok(terminal)
+}

@@ -1,9 +1,12 @@
 //! Vocabulary and mechanism of fim, without policy: system calls, image format, squashfs, FUSE, wire
 //! format, named pipes, sandbox, exit codes and errors.
 
+pub mod control;
 pub mod error;
 pub mod fuse;
+pub mod host;
 pub mod image;
+pub mod instance;
 pub mod mount_server;
 pub mod pack;
 pub mod sandbox;

@@ -15,11 +15,11 @@ use super::{Error, account, seccomp};
 use crate::sys::mount::{self, Detached, attr};
 use crate::sys::{capability, network};
 
-/// Puts the plan in place; afterwards nothing of the host can be reached by any path.
+/// Puts the plan in place with `root`, a mount of the session, as the root; afterwards nothing of the host can be reached by any path.
 ///
 /// # Errors
 /// The first step that fails, naming its object.
-pub fn enter(plan: &Plan) -> Result<(), Error> {
+pub fn enter(plan: &Plan, root: &Path) -> Result<(), Error> {
     // 1. The network namespace is empty but for a loopback interface that is down.
     if plan.private_network {
         network::bring_loopback_up().map_err(Error::step("bring up", "the loopback interface"))?;
@@ -28,8 +28,8 @@ pub fn enter(plan: &Plan) -> Result<(), Error> {
     //    the kernel wants one fully visible beside it.
     let prepared = plan.steps.iter().map(prepare).collect::<Result<Vec<_>, Error>>()?;
     // 3. The overlay becomes the root, and the host's tree, with every mount in it, is gone from this namespace.
-    chdir(&plan.root).map_err(Error::step("enter", &plan.root))?;
-    pivot_root(".", ".").map_err(Error::step("change the root to", &plan.root))?;
+    chdir(root).map_err(Error::step("enter", root))?;
+    pivot_root(".", ".").map_err(Error::step("change the root to", root))?;
     umount2(".", MntFlags::MNT_DETACH).map_err(Error::step("detach", "the host's root"))?;
     chdir("/").map_err(Error::step("enter", "/"))?;
     // 4. From here every path is the guest's, so that no symlink of the image leads anywhere else.

@@ -100,8 +100,6 @@ pub struct Account {
 /// What an instance sees and who it is.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The writable root as the session's mount namespace names it.
-    pub root: PathBuf,
     /// What is put in place, in order.
     pub steps: Vec<Step>,
     /// Entry for the guest's passwd and group when they lack one.

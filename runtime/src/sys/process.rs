@@ -148,3 +148,9 @@ pub fn default_signal(signal: i32) {
     // SAFETY: SIG_DFL installs no handler.
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
+
+/// kill(2) with any signal number, real-time ones included. A target that has gone is as good as signalled.
+pub fn kill(target: Pid, signal: i32) {
+    // SAFETY: integers only; a wrong number answers EINVAL.
+    unsafe { libc::kill(target.as_raw(), signal) };
+}

@@ -1,0 +1,158 @@
+//! Which command runs. `argv[1]` that begins with `fim-` is a command of ours, everything else is the boot command's.
+
+pub mod help;
+pub mod spec;
+pub mod tool;
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use crate::launch::{self, Program};
+use crate::version::Build;
+use crate::{Failure, Invocation, Message, Roles};
+
+/// The `fim-` command of a command line, if it is one.
+fn command(args: &[OsString]) -> Option<&OsStr> {
+    args.first().map(OsString::as_os_str).filter(|word| word.as_bytes().starts_with(b"fim-"))
+}
+
+/// Whether the command runs something or changes the image, so that the image file must not be kept busy.
+#[must_use]
+pub fn needs_free_file(args: &[OsString]) -> bool {
+    match command(args) {
+        None => true,
+        Some(word) => spec::find(word).is_some_and(|spec| spec.frees_file) && !asks_for_help(args),
+    }
+}
+
+fn asks_for_help(args: &[OsString]) -> bool {
+    args.get(1).is_some_and(|word| word == "--help" || word == "-h")
+}
+
+/// Runs the command of an image; returns its exit code.
+///
+/// # Errors
+/// Anything that makes the exit code 125, for the caller to print.
+pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i32, Failure> {
+    let args = &invocation.args;
+    let Some(word) = command(args) else {
+        return launch::run(invocation, &Program::boot(&invocation.image.config, args), roles, build);
+    };
+    let Some(spec) = spec::find(word) else {
+        let word = word.to_string_lossy();
+        return Err(Message::boxed(format!(
+            "Unknown command: {word}: Invalid fim command; `fim-help` lists the commands"
+        )));
+    };
+    if asks_for_help(args) {
+        print(&help::topic(spec))?;
+        return Ok(0);
+    }
+    let rest = &args[1..];
+    match spec.name {
+        "exec" | "root" => {
+            let program = Program::given(rest, spec.name == "root").ok_or_else(|| {
+                Message::boxed(format!(
+                    "Incorrect number of arguments for fim-{0}; name a program: fim-{0} PROGRAM [ARGUMENT...]",
+                    spec.name
+                ))
+            })?;
+            launch::run(invocation, &program, roles, build)
+        }
+        "version" => version(invocation, rest, build),
+        "help" => help_command(rest),
+        "inspect" => {
+            let json = only_flag(spec, rest, "--json")?;
+            crate::inspect::run(&invocation.path, json, &mut std::io::stdout().lock())?;
+            Ok(0)
+        }
+        "verify" => {
+            only_flag(spec, rest, "")?;
+            crate::verify::run(&invocation.path, &mut std::io::stdout().lock())
+        }
+        other => Err(Message::boxed(format!("fim-{other} is not dispatched"))),
+    }
+}
+
+/// Whether the one optional flag of a command was given; anything else is refused.
+fn only_flag(spec: &spec::Spec, rest: &[OsString], flag: &str) -> Result<bool, Failure> {
+    let trailing: Vec<&OsString> = rest.iter().filter(|word| flag.is_empty() || *word != flag).collect();
+    if !trailing.is_empty() {
+        return Err(trailing_arguments(spec.name, &trailing));
+    }
+    Ok(!rest.is_empty())
+}
+
+/// The error for arguments that a command does not take.
+fn trailing_arguments(name: &str, words: &[&OsString]) -> Failure {
+    let list: String = words.iter().map(|word| format!("'{}',", word.to_string_lossy())).collect();
+    Message::boxed(format!("Trailing arguments for fim-{name}: [{list}]; remove them, or see fim-help {name}"))
+}
+
+fn version(invocation: &Invocation, rest: &[OsString], build: Build) -> Result<i32, Failure> {
+    let operation = rest.first().map(|word| word.to_string_lossy().to_lowercase());
+    if let (Some(_), Some(_)) = (&operation, rest.get(1)) {
+        return Err(trailing_arguments("version", &rest[1..].iter().collect::<Vec<_>>()));
+    }
+    match operation.as_deref() {
+        Some("short") => print(&format!("{}\n", build.short()))?,
+        Some("full") => print(&format!("{}\n", build.full(&invocation.image.config.name)))?,
+        Some(_) => return Err(Message::boxed("Invalid version operation; use fim-version short or fim-version full")),
+        None => return Err(Message::boxed("Missing op for 'fim-version' (<short|full>)")),
+    }
+    Ok(0)
+}
+
+fn help_command(rest: &[OsString]) -> Result<i32, Failure> {
+    let Some(topic) = rest.first() else {
+        // On stderr with exit code 0, as scripts written for FlatImage expect.
+        eprint!("{}", help::overview());
+        return Ok(0);
+    };
+    let name = [b"fim-", topic.as_bytes()].concat();
+    match spec::find(OsStr::from_bytes(&name)).filter(|spec| spec.name != "help") {
+        Some(spec) => print(&help::topic(spec)).map(|()| 0),
+        None => Err(Message::boxed(format!(
+            "Invalid argument for help command: {}; `fim-help` lists the topics",
+            topic.to_string_lossy()
+        ))),
+    }
+}
+
+/// Prints a result on stdout. A reader that has gone ends it quietly.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Message::boxed(format!("cannot write to stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<OsString> {
+        text.split_whitespace().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn only_commands_that_run_or_change_free_the_file() {
+        for (line, expected) in [
+            ("", true),
+            ("ls -l", true),
+            ("fim-exec ls", true),
+            ("fim-root ls", true),
+            ("fim-exec --help", false),
+            ("fim-version short", false),
+            ("fim-help", false),
+            ("fim-nonsense", false),
+            ("FIM-exec ls", true),
+        ] {
+            assert_eq!(needs_free_file(&words(line)), expected, "{line}");
+        }
+    }
+}

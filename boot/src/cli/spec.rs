@@ -1,0 +1,100 @@
+//! The commands of an image: the one definition that dispatch, help and (later) completions are made from.
+
+use std::ffi::OsStr;
+
+/// One way to use a command.
+#[derive(Debug)]
+pub struct Usage {
+    /// What follows the command's name.
+    pub line: &'static str,
+    /// Each word of the line and what it is.
+    pub words: &'static [(&'static str, &'static str)],
+}
+
+/// One command.
+#[derive(Debug)]
+pub struct Spec {
+    /// Name without `fim-`.
+    pub name: &'static str,
+    /// What it does, in a few words.
+    pub summary: &'static str,
+    /// Ways to use it.
+    pub usages: &'static [Usage],
+    /// What else to know.
+    pub notes: &'static [&'static str],
+    /// Examples, without the image's name.
+    pub examples: &'static [&'static str],
+    /// Whether it runs something or changes the image, so that the image file must not be kept busy.
+    pub frees_file: bool,
+}
+
+/// Every command, in the order of the overview.
+pub const COMMANDS: &[Spec] = &[
+    Spec {
+        name: "exec",
+        summary: "Execute a command as a regular user",
+        usages: &[Usage {
+            line: "<program> [args...]",
+            words: &[("program", "Name of the program to execute"), ("args...", "Arguments for the executed program")],
+        }],
+        notes: &[
+            "The program runs as the calling user, without any capability, isolated from the host.",
+            "The exit code is the program's own: 127 when it is not found, 126 when it cannot be executed, 128+N when signal N ended it, 125 for an error of fim.",
+        ],
+        examples: &["fim-exec echo -e \"hello\\nworld\""],
+        frees_file: true,
+    },
+    Spec {
+        name: "root",
+        summary: "Execute a command as the root user",
+        usages: &[Usage {
+            line: "<program> [args...]",
+            words: &[("program", "Name of the program to execute"), ("args...", "Arguments for the executed program")],
+        }],
+        notes: &["The program is user 0 of its own user namespace; it has no privilege on the host."],
+        examples: &["fim-root id -u"],
+        frees_file: true,
+    },
+    Spec {
+        name: "inspect",
+        summary: "Print what the image holds without running it",
+        usages: &[Usage { line: "[--json]", words: &[("--json", "Print one JSON object")] }],
+        notes: &[],
+        examples: &["fim-inspect --json"],
+        frees_file: false,
+    },
+    Spec {
+        name: "verify",
+        summary: "Re-compute every digest of the image",
+        usages: &[Usage { line: "", words: &[] }],
+        notes: &["A damaged image gives exit code 125 and a line for each damaged range."],
+        examples: &["fim-verify"],
+        frees_file: false,
+    },
+    Spec {
+        name: "version",
+        summary: "Displays version information",
+        usages: &[Usage {
+            line: "<short|full>",
+            words: &[("short", "Displays the version as a string"), ("full", "Displays the version and build information in JSON")],
+        }],
+        notes: &[],
+        examples: &["fim-version full"],
+        frees_file: false,
+    },
+    Spec {
+        name: "help",
+        summary: "Displays the help of a command",
+        usages: &[Usage { line: "[topic]", words: &[("topic", "A command without its fim- prefix")] }],
+        notes: &[],
+        examples: &["fim-help exec"],
+        frees_file: false,
+    },
+];
+
+/// The command of this name (with its `fim-`), names being case-sensitive.
+#[must_use]
+pub fn find(word: &OsStr) -> Option<&'static Spec> {
+    let name = word.to_str()?.strip_prefix("fim-")?;
+    COMMANDS.iter().find(|spec| spec.name == name)
+}

@@ -1,0 +1,161 @@
+//! The writable data of an image: beside the file, or in the user's data directory where that cannot be.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::facts::Facts;
+use crate::{Failure, Invocation, Message, report};
+
+/// File systems that cannot hold an overlay's upper directory, by `statfs.f_type` (linux/magic.h).
+const UNFIT: [(i64, &str); 5] = [
+    (0x4d44, "a FAT file system"),
+    (0x2011_bab0, "an exFAT file system"),
+    (0x6969, "a network file system (NFS)"),
+    (0x794c_7630, "an overlay itself"),
+    (0x5346_544e, "an NTFS file system"),
+];
+
+/// Where an image's data may lie, in the order they are tried.
+fn candidates(invocation: &Invocation, facts: &Facts) -> Result<Vec<PathBuf>, Failure> {
+    if let Some(chosen) = facts.variable("FIM_DIR_DATA").filter(|value| !value.is_empty()) {
+        let chosen = PathBuf::from(chosen);
+        return Ok(vec![std::path::absolute(&chosen).unwrap_or(chosen)]);
+    }
+    let mut places = vec![beside(&invocation.path)];
+    let absolute = |name: &str| facts.variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = absolute("HOME").or_else(|| facts.account.as_ref().map(|(_, home, _)| PathBuf::from(home)));
+    if let Some(base) = absolute("XDG_DATA_HOME").or_else(|| home.map(|home| home.join(".local/share"))) {
+        places.push(base.join("fim").join(invocation.image.superblock.uuid.to_string()));
+    }
+    Ok(places)
+}
+
+/// `.NAME.data` beside the image file.
+fn beside(image: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(image.file_name().unwrap_or_default());
+    name.push(".data");
+    image.with_file_name(name)
+}
+
+/// The data directory in use, when one exists already. Touches nothing.
+#[must_use]
+pub fn existing(invocation: &Invocation, facts: &Facts) -> Option<PathBuf> {
+    candidates(invocation, facts).ok()?.into_iter().find(|place| place.join("root").is_dir())
+}
+
+/// Finds or makes the data directory with `root` and `work` in it.
+///
+/// # Errors
+/// When no place will do; the message names each and why.
+pub fn prepare(invocation: &Invocation, facts: &Facts) -> Result<PathBuf, Failure> {
+    let places = candidates(invocation, facts)?;
+    // Data that exists is used wherever it is, so that nothing seems lost when a place becomes writable later.
+    for place in &places {
+        if place.join("root").is_dir() && owned(place, facts)? && fs::create_dir_all(place.join("work")).is_ok() {
+            return Ok(place.clone());
+        }
+    }
+    let mut reasons = Vec::new();
+    for place in &places {
+        if fs::symlink_metadata(place).is_ok() && !owned(place, facts)? {
+            reasons.push(format!("{}: it is not a directory", place.display()));
+            continue;
+        }
+        match make(place) {
+            Ok(()) => {
+                if let Some(reason) = reasons.first() {
+                    report(&format!("note: data of this image is kept in {} ({reason})", place.display()));
+                }
+                return Ok(place.clone());
+            }
+            Err(why) => reasons.push(format!("{}: {why}", place.display())),
+        }
+    }
+    Err(Message::boxed(format!(
+        "no place for writable data: {}; set FIM_DIR_DATA to a directory on a file system with user extended attributes",
+        reasons.join("; ")
+    )))
+}
+
+/// Whether `place` is a directory of the caller's.
+///
+/// # Errors
+/// When it belongs to somebody else: nothing of theirs is used, and nothing of ours is put there.
+fn owned(place: &Path, facts: &Facts) -> Result<bool, Failure> {
+    let metadata = fs::metadata(place).map_err(|error| {
+        Message::boxed(format!("cannot examine the data directory {}: {error}; set FIM_DIR_DATA", place.display()))
+    })?;
+    if metadata.uid() != facts.uid {
+        return Err(Message::boxed(format!(
+            "the data directory {} belongs to user {}, not to user {}; set FIM_DIR_DATA to a directory of your own",
+            place.display(),
+            metadata.uid(),
+            facts.uid
+        )));
+    }
+    Ok(metadata.is_dir())
+}
+
+/// Makes a data directory; on failure nothing new is left.
+fn make(place: &Path) -> Result<(), String> {
+    let created = first_missing(place);
+    let made = try_make(place);
+    if made.is_err()
+        && let Some(created) = created
+    {
+        // What could not be completed must not look like data.
+        let _ = fs::remove_dir_all(created);
+    }
+    made
+}
+
+/// The topmost directory that making `place` will create.
+fn first_missing(place: &Path) -> Option<PathBuf> {
+    place.ancestors().take_while(|path| !path.exists()).last().map(Path::to_owned)
+}
+
+fn try_make(place: &Path) -> Result<(), String> {
+    let text = |error: io::Error| error.to_string();
+    DirBuilder::new().mode(0o700).recursive(true).create(place).map_err(text)?;
+    let kind = nix::sys::statfs::statfs(place).map_err(|errno| errno.desc().to_owned())?.filesystem_type().0;
+    if let Some((_, name)) = UNFIT.iter().find(|(unfit, _)| *unfit == kind as i64) {
+        return Err(format!("it is on {name}, which cannot hold the writable layer"));
+    }
+    for name in ["work", "root"] {
+        let directory = place.join(name);
+        match fs::create_dir(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(text(error)),
+            _ => {}
+        }
+        // The mode of `root` is the mode of the guest's /; the caller's creation mask must not reach it.
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).map_err(text)?;
+        // The overlay keeps whiteouts and opaque marks in attributes of this namespace.
+        runtime::sys::descriptor::probe_user_xattr(&directory)
+            .map_err(|errno| format!("its file system has no user extended attributes ({})", errno.desc()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_lies_beside_the_image() {
+        assert_eq!(beside(Path::new("/a b/app.flatimage")), Path::new("/a b/.app.flatimage.data"));
+    }
+
+    #[test]
+    fn a_failed_make_leaves_nothing() {
+        let base = tempfile::tempdir().unwrap();
+        fs::write(base.path().join("file"), "").unwrap();
+        assert!(make(&base.path().join("file/x/y")).is_err());
+        make(&base.path().join("new/data")).unwrap();
+        assert_eq!(fs::metadata(base.path().join("new/data/root")).unwrap().mode() & 0o7777, 0o755);
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 2);
+    }
+}

@@ -1,0 +1,146 @@
+//! The guest's environment: a pure function of the caller's, the image's and the identity.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use runtime::sandbox::plan::Account;
+
+/// Where programs lie in any image.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Builds the environment in which a command starts.
+///
+/// It is the caller's, without what would make a foreign loader load foreign code (`LD_*`) and without our own
+/// internals (`FIM_*`); the image's directories come first in PATH; identity, stored variables and ours follow.
+#[must_use]
+pub fn build(
+    caller: &[(OsString, OsString)],
+    stored: &[(Vec<u8>, Vec<u8>)],
+    account: &Account,
+    ours: &[(&str, OsString)],
+) -> BTreeMap<OsString, OsString> {
+    let mut env: BTreeMap<OsString, OsString> = caller
+        .iter()
+        .filter(|(name, _)| {
+            let name = name.as_bytes();
+            !name.is_empty() && !name.starts_with(b"LD_") && !name.starts_with(b"FIM_")
+        })
+        .cloned()
+        .collect();
+    let path = path(env.get(OsStr::new("PATH")).map(OsString::as_os_str));
+    let mut set = |name: &str, value: OsString| drop(env.insert(OsString::from(name), value));
+    set("PATH", path);
+    set("USER", account.name.clone().into());
+    set("LOGNAME", account.name.clone().into());
+    set("HOME", account.home.clone().into());
+    set("SHELL", account.shell.clone().into());
+    set("XDG_RUNTIME_DIR", format!("/run/user/{}", account.uid).into());
+    for (name, value) in ours {
+        set(name, value.clone());
+    }
+    env.entry(OsString::from("TERM")).or_insert_with(|| OsString::from("xterm"));
+    for (name, value) in stored {
+        let value = expand(value, &env);
+        env.insert(OsString::from_vec(name.clone()), OsString::from_vec(value));
+    }
+    env
+}
+
+/// The image's directories, then those of the caller that are not among them: a program of the image may lie in one
+/// that only the user's PATH names.
+fn path(caller: Option<&OsStr>) -> OsString {
+    let mut directories: Vec<&[u8]> = PATH.as_bytes().split(|&byte| byte == b':').collect();
+    for directory in caller.map(OsStr::as_bytes).unwrap_or_default().split(|&byte| byte == b':') {
+        if directory.starts_with(b"/") && !directories.contains(&directory) {
+            directories.push(directory);
+        }
+    }
+    OsString::from_vec(directories.join(&b':'))
+}
+
+/// Replaces `$NAME` and `${NAME}` by variables already set, missing ones by nothing. Everything else stays as it is:
+/// blanks are kept and nothing is executed.
+fn expand(value: &[u8], env: &BTreeMap<OsString, OsString>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(value.len());
+    let mut rest = value;
+    while let Some(at) = rest.iter().position(|&byte| byte == b'$') {
+        out.extend_from_slice(&rest[..at]);
+        let after = &rest[at + 1..];
+        let (name, used) = match after.first() {
+            Some(b'{') => match after.iter().position(|&byte| byte == b'}') {
+                Some(end) => (&after[1..end], end + 1),
+                None => (&[][..], 0),
+            },
+            _ => {
+                let len = after.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count();
+                (&after[..len], len)
+            }
+        };
+        let is_name = name.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_')
+            && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+        if is_name {
+            if let Some(value) = env.get(OsStr::from_bytes(name)) {
+                out.extend_from_slice(value.as_bytes());
+            }
+            rest = &after[used..];
+        } else {
+            out.push(b'$');
+            rest = after;
+        }
+    }
+    out.extend_from_slice(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account() -> Account {
+        Account { name: "ann".into(), uid: 1000, gid: 1000, home: "/home/ann".into(), shell: "/bin/sh".into() }
+    }
+
+    fn caller(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+        pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
+    }
+
+    fn get<'a>(env: &'a BTreeMap<OsString, OsString>, name: &str) -> Option<&'a str> {
+        env.get(OsStr::new(name)).and_then(|value| value.to_str())
+    }
+
+    #[test]
+    fn loader_and_internal_variables_stay_outside() {
+        let caller = caller(&[("LD_PRELOAD", "/x.so"), ("FIM_DIR_DATA", "/d"), ("EDITOR", "vi"), ("TERM", "vt100")]);
+        let env = build(&caller, &[], &account(), &[("FIM_PID", "7".into())]);
+        assert_eq!(get(&env, "LD_PRELOAD"), None);
+        assert_eq!(get(&env, "FIM_DIR_DATA"), None);
+        assert_eq!(get(&env, "FIM_PID"), Some("7"));
+        assert_eq!((get(&env, "EDITOR"), get(&env, "TERM")), (Some("vi"), Some("vt100")));
+        assert_eq!(get(&build(&[], &[], &account(), &[]), "TERM"), Some("xterm"));
+    }
+
+    #[test]
+    fn the_images_directories_come_first() {
+        let env = build(&caller(&[("PATH", "/opt/x/bin:/usr/bin:relative:")]), &[], &account(), &[]);
+        assert_eq!(get(&env, "PATH").unwrap(), format!("{PATH}:/opt/x/bin"));
+    }
+
+    #[test]
+    fn stored_values_are_expanded_but_never_cut_or_run() {
+        let stored = [
+            (&b"A"[..], &b"two  words"[..]),
+            (b"B", b"$A and ${HOME}/x"),
+            (b"C", b"$(touch /tmp/x) `id` $ ${} ${A"),
+            (b"D", b"<$NOTHING>"),
+            (b"E", b""),
+        ]
+        .map(|(name, value)| (name.to_vec(), value.to_vec()));
+        let env = build(&[], &stored, &account(), &[]);
+        assert_eq!(get(&env, "A"), Some("two  words"));
+        assert_eq!(get(&env, "B"), Some("two  words and /home/ann/x"));
+        assert_eq!(get(&env, "C"), Some("$(touch /tmp/x) `id` $ ${} ${A"));
+        assert_eq!(get(&env, "D"), Some("<>"));
+        assert_eq!(get(&env, "E"), Some(""));
+    }
+}

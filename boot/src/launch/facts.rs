@@ -1,0 +1,100 @@
+//! What a start needs to know of the host, read once.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use nix::unistd::{getegid, geteuid};
+use runtime::sandbox::account;
+use runtime::sys::{capability, process};
+
+use crate::{Failure, Invocation};
+
+/// The host as the launch plan sees it.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Effective user ID.
+    pub uid: u32,
+    /// Effective group ID.
+    pub gid: u32,
+    /// Whether the caller is root with privileges over the host, so that every ID can be mapped.
+    pub privileged: bool,
+    /// Name, home and shell from the host's passwd, when it knows the caller.
+    pub account: Option<(String, String, String)>,
+    /// The caller's environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// The caller's working directory, when it can be told.
+    pub cwd: Option<PathBuf>,
+    /// Which standard streams are terminals.
+    pub terminals: [bool; 3],
+    /// Whether the caller is in the foreground of its terminal.
+    pub foreground: bool,
+    /// Standard streams that the caller had closed.
+    pub closed: [bool; 3],
+    /// Signals that the caller ignores.
+    pub ignored: Vec<i32>,
+    /// Name of the host's time zone (`Europe/Berlin`), when /etc/localtime is a link that tells it.
+    pub zone: Option<String>,
+    /// Which of the directories that are shown of /sys exist.
+    pub sys: Vec<PathBuf>,
+    /// Seconds since the epoch.
+    pub now: u64,
+}
+
+impl Facts {
+    /// A variable of the caller's environment.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<&OsStr> {
+        self.env.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_os_str())
+    }
+}
+
+/// Parts of /sys that programs need to size themselves and that tell nothing else.
+const SYS: [&str; 2] = ["/sys/devices/system/cpu", "/sys/devices/system/node"];
+
+/// Looks at the host.
+///
+/// # Errors
+/// When a standard stream is a directory: through one, a guest could walk the host.
+pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
+    refuse_directories()?;
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    let passwd = fs::read("/etc/passwd").unwrap_or_default();
+    let zone = fs::read_link("/etc/localtime").ok().and_then(|link| {
+        let text = link.to_str()?;
+        text.split_once("zoneinfo/").map(|(_, name)| name.to_owned())
+    });
+    let terminals =
+        [std::io::stdin().is_terminal(), std::io::stdout().is_terminal(), std::io::stderr().is_terminal()];
+    // std ignores SIGPIPE in this program; what the caller did about it cannot be told any more.
+    let ignored = process::ignored_signals().into_iter().filter(|&signal| signal != 13).collect();
+    Ok(Facts {
+        uid,
+        gid,
+        privileged: uid == 0 && capability::has(capability::SYS_ADMIN),
+        account: account::lookup(&passwd, uid),
+        env: std::env::vars_os().collect(),
+        cwd: std::env::current_dir().ok(),
+        terminals,
+        foreground: super::terminal::in_foreground(terminals),
+        closed: invocation.closed,
+        ignored,
+        zone,
+        sys: SYS.iter().map(PathBuf::from).filter(|path| path.is_dir()).collect(),
+        now: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+    })
+}
+
+fn refuse_directories() -> Result<(), Failure> {
+    use std::os::fd::AsFd;
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for (name, fd) in [("stdin", stdin.as_fd()), ("stdout", stdout.as_fd()), ("stderr", stderr.as_fd())] {
+        if nix::sys::stat::fstat(fd).is_ok_and(|stat| stat.st_mode & 0o170_000 == 0o040_000) {
+            return Err(crate::Message::boxed(format!(
+                "{name} is a directory: the guest could reach the host through it; redirect {name} from a file or /dev/null"
+            )));
+        }
+    }
+    Ok(())
+}

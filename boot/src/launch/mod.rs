@@ -1,0 +1,177 @@
+//! Starting an instance, as numbered steps. `docs/ARCHITECTURE.md` mirrors them.
+
+pub mod data;
+pub mod environment;
+pub mod facts;
+pub mod plan;
+pub mod session;
+mod signals;
+mod starter;
+mod terminal;
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use runtime::control::Channel;
+use runtime::image::Config;
+use runtime::instance::{self, Start, TerminalUse};
+use runtime::sys::process::{self, Side};
+
+use crate::version::Build;
+use crate::{Failure, Invocation, Message, Roles};
+
+/// What to run, as the command line asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// Program word and arguments; empty for the image's default shell.
+    pub words: Vec<OsString>,
+    /// Whether it runs as user 0.
+    pub root: bool,
+}
+
+impl Program {
+    /// The words after `fim-exec` or `fim-root`; `None` when there is none.
+    #[must_use]
+    pub fn given(words: &[OsString], root: bool) -> Option<Self> {
+        (!words.is_empty()).then(|| Self { words: words.to_vec(), root })
+    }
+
+    /// The stored boot command with the arguments of the command line appended.
+    #[must_use]
+    pub fn boot(config: &Config, args: &[OsString]) -> Self {
+        let stored = config.boot.iter().flat_map(|boot| {
+            std::iter::once(boot.program.clone()).chain(boot.args.iter().cloned()).map(OsString::from_vec)
+        });
+        let mut words: Vec<OsString> = stored.collect();
+        if words.is_empty() && !args.is_empty() {
+            words.push(OsString::from("bash"));
+        }
+        words.extend_from_slice(args);
+        Self { words, root: false }
+    }
+}
+
+/// Runs a program in a new instance; returns its exit code.
+///
+/// # Errors
+/// Anything that keeps the instance from starting, or ends it from outside.
+pub fn run(invocation: &Invocation, program: &Program, roles: Roles, build: Build) -> Result<i32, Failure> {
+    // 1. Look at the host once; decide everything from that, the image and the command line.
+    let facts = facts::gather(invocation)?;
+    let plan = plan::make(&invocation.image.config, program, &facts, build)?;
+    // 2. Find or make the writable data.
+    let data = data::prepare(invocation, &facts)?;
+    // 3. Join the session that uses it, or begin one. The start lock is held from here to step 5.
+    let joined = session::enter(invocation, &plan, &data, &facts, roles)?;
+    // 4. Be an instance: take the next ID.
+    let instance = joined.register(&plan)?;
+    // 5. Make PID 1 of the instance, as a child of this process, and let others start.
+    let (ours, theirs) = Channel::pair()?;
+    let guest = Guest { plan: &plan, joined: &joined, roles };
+    let intermediate = guest.start(theirs)?;
+    let live = joined.release(instance.id);
+    // 6. Stay as the parent that the user sees.
+    let status = starter::Starter::new(ours, plan.terminal, intermediate, live.children()).run();
+    // 7. The exit code is the command's own.
+    live.leave();
+    status.map_err(Message::boxed)
+}
+
+struct Guest<'a> {
+    plan: &'a plan::LaunchPlan,
+    joined: &'a session::Joined,
+    roles: Roles,
+}
+
+impl Guest<'_> {
+    /// Makes an intermediate that joins the session's namespaces, clones PID 1 of the instance from there as a child
+    /// of this process, writes its ID maps and ends. Returns the intermediate's process ID.
+    fn start(&self, channel: Channel) -> Result<nix::unistd::Pid, Failure> {
+        let (gate, keeper) = instance::gate()?;
+        match process::fork().map_err(|errno| Message::boxed(format!("cannot start an instance: {errno}")))? {
+            Side::Parent(pid) => Ok(pid),
+            Side::Child => std::process::exit(self.intermediate(channel, gate, &keeper)),
+        }
+    }
+
+    fn intermediate(&self, channel: Channel, gate: instance::Gate, keeper: &instance::Keeper) -> i32 {
+        let failed = |text: String| {
+            // Whoever reads this is the parent, which sees the end of the channel in any case.
+            let _ = channel.send(&runtime::control::FromGuest::Failed(text).encode(), None);
+            runtime::error::FAILURE
+        };
+        let prepared = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
+            .and_then(|()| nix::sched::setns(&self.joined.server, plan::session_namespaces()));
+        if let Err(errno) = prepared {
+            return failed(format!("cannot join the session's namespaces: {}", errno.desc()));
+        }
+        match process::clone_sibling(self.plan.namespaces) {
+            Ok(Side::Child) => {
+                let joined = self.joined.for_guest();
+                let Ok((server, alive)) = joined else { return failed("out of file descriptors".to_owned()) };
+                let start = Start {
+                    root: self.joined.directory.join("root"),
+                    plan: self.plan.sandbox.clone(),
+                    command: self.plan.command.clone(),
+                    terminal: self.plan.terminal,
+                    channel,
+                    gate,
+                    server,
+                    alive,
+                };
+                (self.roles.guest)(&start)
+            }
+            Ok(Side::Parent(pid)) => {
+                drop(gate);
+                match keeper.write_maps(pid, self.plan.sandbox.ids) {
+                    Ok(()) => 0,
+                    // PID 1 reports what went wrong before it asked; a refused map is reported here.
+                    Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => 0,
+                    Err(error) => failed(format!("cannot map the instance's IDs: {error}")),
+                }
+            }
+            Err(errno) => failed(format!("cannot make the instance's namespaces: {}", errno.desc())),
+        }
+    }
+}
+
+/// Words as one byte string, separated by NUL.
+pub(crate) fn joined_words(words: &[OsString]) -> Vec<u8> {
+    words.iter().map(|word| OsStr::as_bytes(word)).collect::<Vec<_>>().join(&0)
+}
+
+/// Whether and how the command gets a terminal. A command at the end or the beginning of a pipeline, or in the
+/// background, begins in the background of its terminal: should it read from it, it is stopped, and the starter, which
+/// then knows, brings it forward.
+#[must_use]
+pub fn terminal_use(terminals: [bool; 3], in_foreground: bool) -> TerminalUse {
+    if terminals.contains(&true) {
+        TerminalUse::Own { streams: terminals, foreground: in_foreground && terminals[0] && terminals[1] }
+    } else {
+        TerminalUse::None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boot_words() {
+        let mut config = Config::default();
+        assert_eq!(Program::boot(&config, &[]).words, Vec::<OsString>::new());
+        assert_eq!(Program::boot(&config, &["-c".into(), "x".into()]).words, ["bash", "-c", "x"]);
+        config.boot = Some(runtime::image::Boot { program: b"echo".to_vec(), args: vec![b"a b".to_vec()] });
+        assert_eq!(Program::boot(&config, &["c".into()]).words, ["echo", "a b", "c"]);
+    }
+
+    #[test]
+    fn terminals() {
+        assert_eq!(terminal_use([false; 3], true), TerminalUse::None);
+        let own = |streams, foreground| TerminalUse::Own { streams, foreground };
+        assert_eq!(terminal_use([true; 3], true), own([true; 3], true));
+        assert_eq!(terminal_use([true; 3], false), own([true; 3], false));
+        assert_eq!(terminal_use([true, false, true], true), own([true, false, true], false));
+        assert_eq!(terminal_use([false, false, true], true), own([false, false, true], false));
+    }
+}

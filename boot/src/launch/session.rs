@@ -1,0 +1,252 @@
+//! Joining a session or beginning one, under the start lock.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
+use runtime::host;
+use runtime::mount_server::{self, Layer, Request};
+use runtime::session::record::Record;
+use runtime::session::registry::{Instance, Registry};
+use runtime::session::{directory, lock};
+use runtime::source::ByteSource;
+use runtime::sys::{memfd, process};
+
+use super::facts::Facts;
+use super::plan::LaunchPlan;
+use crate::{Failure, Invocation, Message, Roles};
+
+/// A session that this start is part of, with the start lock held.
+#[derive(Debug)]
+pub struct Joined {
+    /// The session directory.
+    pub directory: PathBuf,
+    /// The mount server, as a pidfd.
+    pub server: OwnedFd,
+    alive: File,
+    starting: lock::Held,
+    /// Daemons that this start began and whose parent it therefore is.
+    children: Vec<Pid>,
+}
+
+/// A session that this start is an instance of.
+#[derive(Debug)]
+pub struct Live {
+    registry: Registry,
+    id: u64,
+    children: Vec<Pid>,
+    /// Held until the instance has ended; see [`mount_server`].
+    _alive: File,
+}
+
+/// Joins the session of a data directory, or begins one when none lives.
+///
+/// # Errors
+/// When the session of this data directory is of another image, or cannot be begun.
+pub fn enter(
+    invocation: &Invocation,
+    plan: &LaunchPlan,
+    data: &Path,
+    facts: &Facts,
+    roles: Roles,
+) -> Result<Joined, Failure> {
+    let starting = lock::wait(data, lock::START)?;
+    let (directory, server, alive, mut children) = loop {
+        match lock::attempt(data, lock::SESSION)? {
+            Ok(held) => {
+                let directory = fresh_directory(invocation, data, facts, &starting)?;
+                let (server, alive, pid) = begin(invocation, plan, data, &directory, held)?;
+                break (directory, server, alive, vec![pid]);
+            }
+            Err(theirs) => {
+                let record = Record::read(&theirs, &data.join(lock::SESSION))?;
+                same_shape(&record, plan, data)?;
+                if let Some((server, alive)) = join(&record)? {
+                    break (record.directory, server, alive, Vec::new());
+                }
+            }
+        }
+    };
+    // The first start begins the host daemon, and so does one that finds it killed.
+    if !host::ring(&directory)? {
+        children.push(host::start(&directory, data, server.try_clone()?, &starting, roles.host)?);
+    }
+    Ok(Joined { directory, server, alive, starting, children })
+}
+
+/// Makes the session directory, without what an earlier session that was killed left there.
+fn fresh_directory(
+    invocation: &Invocation,
+    data: &Path,
+    facts: &Facts,
+    starting: &lock::Held,
+) -> Result<PathBuf, Failure> {
+    let base = directory::runtime(facts.uid, facts.variable("XDG_RUNTIME_DIR"))?;
+    let uuid = &invocation.image.superblock.uuid.0;
+    let path = base.join(directory::session_name(facts.uid, &invocation.path, uuid, OsStr::new(""), data));
+    let registry = Registry::new(&path);
+    if fs::symlink_metadata(&path).is_ok() {
+        directory::open_private(&path, facts.uid, "XDG_RUNTIME_DIR")?;
+        registry.remove_all();
+    }
+    directory::open_private(&path, facts.uid, "XDG_RUNTIME_DIR")?;
+    for name in ["layers", "root"] {
+        make(&path.join(name))?;
+    }
+    for pipe in [path.join("alive"), host::doorbell(&path)] {
+        interprocess::os::unix::fifo_file::create_fifo(&pipe, 0o600)
+            .map_err(|error| Message::boxed(format!("cannot make the named pipe {}: {error}", pipe.display())))?;
+    }
+    registry.create(starting)?;
+    Ok(path)
+}
+
+fn make(path: &Path) -> Result<(), Failure> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Message::boxed(format!("cannot make the directory {}: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Starts a mount server and waits until it serves.
+fn begin(
+    invocation: &Invocation,
+    plan: &LaunchPlan,
+    data: &Path,
+    directory: &Path,
+    held: lock::Held,
+) -> Result<(OwnedFd, File, Pid), Failure> {
+    use std::os::fd::AsRawFd;
+    let image = &invocation.image;
+    let mut layers = Vec::new();
+    for index in image.root_layers() {
+        let source: Arc<dyn ByteSource> = Arc::new(image.layer_source(index)?);
+        let name = format!("layer {index} of {}", invocation.path.display());
+        layers.push(Layer { name, source, descriptor: image.file.as_raw_fd() });
+    }
+    let starting = mount_server::start(Request {
+        layers,
+        directory: directory.to_owned(),
+        data: data.to_owned(),
+        ids: plan.session_ids,
+        lock: held,
+        shape: plan.shape.clone(),
+    })?;
+    let ready = starting.wait(plan.session_ids).map_err(Message::boxed)?;
+    let server = process::pidfd_open(ready.pid)?;
+    let alive = open_alive(directory)?
+        .ok_or_else(|| Message::boxed("the mount server ended as soon as it was ready; see the kernel log"))?;
+    Ok((server, alive, ready.pid))
+}
+
+/// A write end of the session's liveness pipe; `None` when no mount server reads it.
+fn open_alive(directory: &Path) -> Result<Option<File>, Failure> {
+    let path = directory.join("alive");
+    match File::options().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(&path) {
+        Ok(pipe) => Ok(Some(pipe)),
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) || error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Message::boxed(format!("cannot open the named pipe {}: {error}", path.display()))),
+    }
+}
+
+/// Takes part in a live session; `None` when its mount server was killed and is just going, after waiting for that.
+fn join(record: &Record) -> Result<Option<(OwnedFd, File)>, Failure> {
+    let Ok(server) = process::pidfd_open(record.server) else { return Ok(None) };
+    if record.server_is_alive()
+        && let Some(alive) = open_alive(&record.directory)?
+    {
+        return Ok(Some((server, alive)));
+    }
+    // Its lock is released before its end is announced, so that the next attempt finds it free.
+    let mut fds = [PollFd::new(server.as_fd(), PollFlags::POLLIN)];
+    let _ = poll(&mut fds, PollTimeout::NONE);
+    Ok(None)
+}
+
+/// Refuses a start that would need another stack than the one the live session has.
+fn same_shape(record: &Record, plan: &LaunchPlan, data: &Path) -> Result<(), Failure> {
+    let theirs = record.shape.iter().filter(|line| !plan.shape.contains(line));
+    let ours = plan.shape.iter().filter(|line| !record.shape.contains(line));
+    let difference: Vec<String> =
+        theirs.map(|line| format!("running: {line}")).chain(ours.map(|line| format!("this start: {line}"))).collect();
+    if difference.is_empty() && record.shape == plan.shape {
+        return Ok(());
+    }
+    let live = Registry::new(&record.directory).live()?;
+    let ids: Vec<String> = live.iter().map(|instance| format!("{}:{}", instance.id, instance.pid)).collect();
+    Err(Message::boxed(format!(
+        "the data directory {} is in use by instances ({}) of another version of this image ({}); end them first, or set FIM_DIR_DATA to another directory",
+        data.display(),
+        ids.join(" "),
+        difference.join(", ")
+    )))
+}
+
+impl Joined {
+    /// Takes the next instance ID for this process.
+    ///
+    /// # Errors
+    /// When the registry cannot be written.
+    pub fn register(&self, plan: &LaunchPlan) -> Result<Instance, Failure> {
+        let registry = Registry::new(&self.directory);
+        let instance = registry.register(&self.starting, plan.kind, plan.now, plan.words.clone())?;
+        // The host daemon watches it from now on.
+        host::ring(&self.directory)?;
+        Ok(instance)
+    }
+
+    /// What the guest daemon needs of the session, as its own descriptors.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`.
+    pub fn for_guest(&self) -> io::Result<(OwnedFd, File)> {
+        Ok((self.server.try_clone()?, self.alive.try_clone()?))
+    }
+
+    /// Lets others start.
+    #[must_use]
+    pub fn release(self, id: u64) -> Live {
+        let registry = Registry::new(&self.directory);
+        Live { registry, id, children: self.children, _alive: self.alive }
+    }
+}
+
+impl Live {
+    /// Daemons that are children of this process.
+    #[must_use]
+    pub fn children(&self) -> Vec<Pid> {
+        self.children.clone()
+    }
+
+    /// Leaves the session. What cannot be removed here is removed by the host daemon.
+    pub fn leave(self) {
+        if let Err(error) = self.registry.remove(self.id) {
+            log::debug!("{}", runtime::error::chain(&error));
+        }
+    }
+}
+
+/// The sealed program of the live session of this image, when it is the same program: a start that joins copies
+/// nothing. Anything unexpected means that there is none.
+#[must_use]
+pub fn program(invocation: &Invocation) -> Option<File> {
+    let facts = super::facts::caller();
+    let data = super::data::existing(invocation, &facts)?;
+    let lock = File::open(data.join(lock::SESSION)).ok()?;
+    let record = Record::read(&lock, &data).ok()?;
+    let exe = File::open(format!("/proc/{}/exe", record.server)).ok()?;
+    let metadata = exe.metadata().ok()?;
+    let is_ours = record.server_is_alive()
+        && metadata.uid() == facts.uid
+        && metadata.len() == invocation.image.elf_len()
+        && memfd::is_sealed_program(&exe);
+    (is_ours && record.image == invocation.image.superblock.uuid.0).then_some(exe)
+}

@@ -1,0 +1,188 @@
+//! The process that the user started: forwards signals, owns the terminal, and ends with the command's exit code.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use runtime::control::{Channel, FromGuest, ToGuest};
+use runtime::error::killed_by;
+use runtime::instance::TerminalUse;
+use runtime::sys::process;
+
+use super::signals;
+use super::terminal::Bridge;
+
+/// The state of the process that the user started.
+pub(super) struct Starter {
+    channel: Channel,
+    terminal: TerminalUse,
+    bridge: Option<Bridge>,
+    outcome: Option<Result<i32, String>>,
+    /// Children that are not the instance: the intermediate and daemons.
+    others: Vec<Pid>,
+    /// Whether PID 1 of the instance, and with it every process there, has gone.
+    ended: bool,
+}
+
+impl Starter {
+    pub(super) fn new(channel: Channel, terminal: TerminalUse, intermediate: Pid, daemons: Vec<Pid>) -> Self {
+        let mut others = daemons;
+        others.push(intermediate);
+        Self { channel, terminal, bridge: None, outcome: None, others, ended: false }
+    }
+
+    /// Stays until the instance has gone; returns the exit code, or why the instance could not go on.
+    pub(super) fn run(mut self) -> Result<i32, String> {
+        let watched = signals::watched();
+        watched.thread_block().map_err(|errno| format!("cannot block signals: {errno}"))?;
+        let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .map_err(|errno| format!("cannot watch for signals: {errno}"))?;
+        let mut channel_open = true;
+        // A child that has ended before signals were watched is collected at the first turn.
+        self.collect();
+        while channel_open || !self.ended {
+            let nobody = signals.as_fd();
+            let bridge = self.bridge.as_ref();
+            let keys = bridge.filter(|bridge| bridge.forwards_keys).map(Bridge::user);
+            let output = bridge.map(Bridge::inner);
+            let places = [Some(signals.as_fd()), channel_open.then(|| self.channel.as_fd()), keys, output];
+            let mut fds = places.map(|place| {
+                PollFd::new(place.unwrap_or(nobody), if place.is_some() { PollFlags::POLLIN } else { PollFlags::empty() })
+            });
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(format!("cannot wait for events: {errno}")),
+            }
+            let ready = fds.map(|fd| fd.any().unwrap_or(false));
+            let [signal, message, key, output] =
+                [0, 1, 2, 3].map(|index| ready[index] && places[index].is_some());
+            if output && self.bridge.as_mut().is_some_and(|bridge| !bridge.pass_output()) {
+                self.bridge = None;
+            }
+            if key && self.bridge.as_mut().is_some_and(|bridge| !bridge.pass_keys()) {
+                self.bridge = None;
+            }
+            if signal {
+                while let Ok(Some(info)) = signals.read_signal() {
+                    self.forward(&info);
+                }
+            }
+            if message {
+                channel_open = self.listen();
+            }
+        }
+        // What the command wrote last is still in its terminal.
+        while self.bridge.as_mut().is_some_and(Bridge::pass_output) {}
+        self.bridge = None;
+        self.outcome.unwrap_or_else(|| Err("the instance was killed: its guest daemon ended without a word".to_owned()))
+    }
+
+    /// Takes one message of the guest daemon; false when it has gone.
+    fn listen(&mut self) -> bool {
+        let Ok(Some((bytes, file))) = self.channel.receive() else { return false };
+        match FromGuest::decode(&bytes) {
+            Some(FromGuest::Terminal) => {
+                if let (Some(file), TerminalUse::Own { streams, foreground }) = (file, self.terminal) {
+                    self.bridge = Bridge::new(file, streams).ok();
+                    if let (Some(bridge), true) = (&mut self.bridge, foreground) {
+                        bridge.take();
+                    }
+                }
+            }
+            Some(FromGuest::Stopped(signal)) => self.stopped(signal),
+            Some(FromGuest::Exited(code)) => self.conclude(Ok(code)),
+            Some(FromGuest::Killed(signal)) => self.conclude(Ok(killed_by(signal))),
+            Some(FromGuest::Failed(text)) => self.conclude(Err(text)),
+            None => {}
+        }
+        true
+    }
+
+    /// The first word is the one that counts.
+    fn conclude(&mut self, outcome: Result<i32, String>) {
+        self.outcome.get_or_insert(outcome);
+    }
+
+    fn forward(&mut self, info: &siginfo) {
+        let number = info.ssi_signo as i32;
+        match Signal::try_from(number) {
+            Ok(Signal::SIGCHLD) => self.collect(),
+            Ok(Signal::SIGWINCH) => {
+                if let Some(bridge) = &self.bridge {
+                    bridge.copy_size();
+                }
+            }
+            _ => self.tell(ToGuest::Signal { number, group: signals::from_kernel(info.ssi_code) }),
+        }
+    }
+
+    fn tell(&self, message: ToGuest) {
+        // A guest daemon that has gone is noticed by the end of its channel.
+        let _ = self.channel.send(&message.encode(), None);
+    }
+
+    /// The command was stopped, so this process stops too, as the shell that waits for it expects.
+    fn stopped(&mut self, signal: i32) {
+        let wants_terminal = signal == Signal::SIGTTIN as i32 || signal == Signal::SIGTTOU as i32;
+        if let Some(bridge) = self.bridge.as_mut().filter(|_| wants_terminal)
+            && bridge.in_foreground()
+        {
+            bridge.take();
+            self.tell(ToGuest::Foreground);
+            return;
+        }
+        let held_terminal = self.bridge.as_ref().is_some_and(|bridge| bridge.forwards_keys);
+        if let Some(bridge) = &mut self.bridge {
+            bridge.give_back();
+        }
+        stop_here(signal, held_terminal);
+        // Continued: in the foreground again after `fg`, without the terminal after `bg`.
+        match &mut self.bridge {
+            Some(bridge) if bridge.in_foreground() && (held_terminal || wants_terminal) => {
+                bridge.copy_size();
+                bridge.take();
+                self.tell(ToGuest::Foreground);
+            }
+            _ => self.tell(ToGuest::Signal { number: Signal::SIGCONT as i32, group: true }),
+        }
+    }
+
+    /// Collects children that have ended. Whichever is not known is PID 1 of the instance.
+    fn collect(&mut self) {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(status) => match status.pid() {
+                    Some(pid) if self.others.contains(&pid) => self.others.retain(|&other| other != pid),
+                    Some(_) => self.ended = true,
+                    None => break,
+                },
+                Err(Errno::ECHILD) => {
+                    self.ended = true;
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+/// Stops this process by `signal`'s default action. One that a terminal's key sent goes to the whole group, for the
+/// raw terminal has kept it from the other members.
+fn stop_here(signal: i32, whole_group: bool) {
+    use nix::sys::signal::SigSet;
+    let Ok(signal) = Signal::try_from(signal) else { return };
+    // SIGSTOP would hold even an orphaned group, which nobody could continue; the terminal's own does not.
+    let signal = if signal == Signal::SIGSTOP { Signal::SIGTSTP } else { signal };
+    let mut only = SigSet::empty();
+    only.add(signal);
+    process::default_signal(signal as i32);
+    let target = if whole_group { Pid::from_raw(0) } else { nix::unistd::getpid() };
+    process::kill(target, signal as i32);
+    // Pending while it is blocked; this is where the process stops.
+    let _ = only.thread_unblock();
+    let _ = only.thread_block();
+}

@@ -1,0 +1,111 @@
+//! The loop of PID 1: reaps, forwards, reports, and ends.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use runtime::control::{FromGuest, ToGuest};
+
+use crate::terminal::Terminal;
+use runtime::instance::Start;
+
+use crate::{Error, command};
+
+/// Starts the command and stays until it has ended. When this process returns, the kernel ends all others of the
+/// instance.
+pub(crate) fn run(start: &Start, terminal: Option<Terminal>) -> Result<(), Error> {
+    // Every signal that reaches PID 1 comes through the descriptor or is ignored by it.
+    let all = SigSet::all();
+    all.thread_block().map_err(Error::system("block signals"))?;
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    let signals = SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(Error::system("watch for children"))?;
+    let main = command::start(&start.command, terminal.as_ref()).map_err(Error::system("start the command"))?;
+    let instance = Instance { start, terminal, main };
+    loop {
+        let watched = [start.channel.as_fd(), start.server.as_fd(), signals.as_fd()];
+        let mut fds = watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Error::system("wait for events")(errno)),
+        }
+        let [channel, server, child] = fds.map(|fd| fd.any().unwrap_or(false));
+        if child {
+            while let Ok(Some(_)) = signals.read_signal() {}
+            if instance.reap() {
+                return Ok(());
+            }
+        }
+        if server {
+            let text = "the mount server of this session has ended; the instance cannot go on without its files";
+            instance.report(&FromGuest::Failed(text.to_owned()));
+            return Ok(());
+        }
+        if channel && !instance.obey() {
+            return Ok(());
+        }
+    }
+}
+
+struct Instance<'a> {
+    start: &'a Start,
+    terminal: Option<Terminal>,
+    main: Pid,
+}
+
+impl Instance<'_> {
+    /// Collects every child that changed; true when the command has ended and was reported.
+    fn reap(&self) -> bool {
+        let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED;
+        let mut ended = false;
+        while let Ok(status) = waitpid(None, Some(flags)) {
+            match status {
+                WaitStatus::StillAlive => break,
+                WaitStatus::Exited(pid, code) if pid == self.main => {
+                    self.report(&FromGuest::Exited(code));
+                    ended = true;
+                }
+                WaitStatus::Signaled(pid, signal, _) if pid == self.main => {
+                    self.report(&FromGuest::Killed(signal as i32));
+                    ended = true;
+                }
+                WaitStatus::Stopped(pid, signal) if pid == self.main => self.report(&FromGuest::Stopped(signal as i32)),
+                _ => {}
+            }
+        }
+        ended
+    }
+
+    /// Does what the starter says; false when it has gone.
+    fn obey(&self) -> bool {
+        let Ok(Some((bytes, _))) = self.start.channel.receive() else { return false };
+        match ToGuest::decode(&bytes) {
+            Some(ToGuest::Signal { number, group }) => self.signal(number, group),
+            Some(ToGuest::Foreground) => {
+                if let Some(terminal) = &self.terminal {
+                    // A command that has just ended has no group to put anywhere.
+                    let _ = terminal.give_to(self.main);
+                }
+                self.signal(Signal::SIGCONT as i32, true);
+            }
+            None => {}
+        }
+        true
+    }
+
+    fn signal(&self, number: i32, group: bool) {
+        let target = if group { Pid::from_raw(-self.main.as_raw()) } else { self.main };
+        runtime::sys::process::kill(target, number);
+    }
+
+    fn report(&self, message: &FromGuest) {
+        // A starter that has gone ends the instance by other means.
+        let _ = self.start.channel.send(&message.encode(), None);
+    }
+}
+

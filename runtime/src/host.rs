@@ -1,0 +1,90 @@
+//! The host daemon seen from a starter: how it is found, rung and begun.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use crate::session::{Error, lock};
+use crate::sys::{descriptor, process, title};
+
+/// All that a host daemon starts from; inherited across fork.
+#[derive(Debug)]
+pub struct Start {
+    /// The session directory.
+    pub directory: PathBuf,
+    /// The data directory, for its locks.
+    pub data: PathBuf,
+    /// Rings arrive here; open for reading and writing, so that it never reads end of file.
+    pub doorbell: File,
+    /// Readable when the mount server has ended.
+    pub server: OwnedFd,
+}
+
+/// Path of the named pipe that a host daemon listens on.
+#[must_use]
+pub fn doorbell(session: &Path) -> PathBuf {
+    session.join("host.fifo")
+}
+
+/// Rings the host daemon; false when none listens.
+///
+/// # Errors
+/// When the pipe is missing or not ours.
+pub fn ring(session: &Path) -> Result<bool, Error> {
+    let path = doorbell(session);
+    let opened = File::options().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(&path);
+    match opened {
+        Ok(mut pipe) => match pipe.write(&[0]) {
+            // A full pipe holds rings enough.
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            Err(error) => Err(Error::io("ring", path)(error)),
+        },
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(false),
+        Err(error) => Err(Error::io("open the named pipe", path)(error)),
+    }
+}
+
+/// Starts a host daemon as a child of the caller, which must have one thread only and holds the start lock, so that
+/// there is one at most. `role` is its program.
+///
+/// # Errors
+/// When the pipe cannot be opened or no process can be made.
+pub fn start(
+    session: &Path,
+    data: &Path,
+    server: OwnedFd,
+    _starting: &lock::Held,
+    role: fn(Start) -> i32,
+) -> Result<nix::unistd::Pid, Error> {
+    let path = doorbell(session);
+    // Opened by the starter, so that a ring right after this finds a listener.
+    let doorbell = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
+        .open(&path)
+        .map_err(Error::io("open the named pipe", &path))?;
+    let forked = process::fork().map_err(|errno: Errno| Error::io("start the host daemon of", session)(errno.into()))?;
+    match forked {
+        process::Side::Parent(pid) => Ok(pid),
+        process::Side::Child => {
+            let keep = [0, 1, 2, doorbell.as_raw_fd(), server.as_raw_fd()];
+            let detached = descriptor::close_all_but(&keep)
+                .map_err(io::Error::from)
+                .and_then(|()| descriptor::detach_standard_streams())
+                .and_then(|()| Ok(nix::unistd::setsid()?));
+            if detached.is_err() || std::env::set_current_dir("/").is_err() {
+                std::process::exit(crate::error::FAILURE);
+            }
+            title::set("fim-host", format!("fim: host daemon of {}", session.display()).as_bytes());
+            let status = role(Start { directory: session.to_owned(), data: data.to_owned(), doorbell, server });
+            std::process::exit(status)
+        }
+    }
+}
