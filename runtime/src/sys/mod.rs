@@ -1,1 +1,3 @@
 //! System calls: the one place besides the libsquashfs FFI where `unsafe` stands.
+
+pub mod clone_file;
