@@ -15,12 +15,12 @@ mod layer;
 mod open;
 pub mod slot;
 pub mod superblock;
-mod write;
 #[cfg(test)]
-mod tests {}
+mod tests;
 mod update;
 mod verified;
 mod verify;
+mod write;
 
 pub use append::append_layer;
 pub use chunk_tree::{ChunkTree, TreeBuilder, TreeParts};

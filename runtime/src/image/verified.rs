@@ -57,6 +57,12 @@ impl<S: ByteSource> VerifiedSource<S> {
         &self.entry
     }
 
+    /// The source that is read.
+    #[cfg(test)]
+    pub(super) fn image(&self) -> &S {
+        &self.image
+    }
+
     fn is_verified(&self, chunk: u64) -> bool {
         // Acquire is not needed: the bit promises something about the file, not about memory.
         self.verified[(chunk / 64) as usize].load(Ordering::Relaxed) & (1 << (chunk % 64)) != 0

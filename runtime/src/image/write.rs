@@ -204,12 +204,12 @@ impl Replacement {
         }
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         let copy = Self { path, file, renamed: false };
-        match clone_file(&copy.file, &locked.file) {
+        let _copied_bytes = match clone_file(&copy.file, &locked.file) {
             Err(error) if clone_only => return Err(error),
             // Both files are at position 0: everything else here reads and writes at explicit offsets.
-            Err(_) => drop(io::copy(&mut File::open(&locked.path)?, &mut &copy.file)?),
-            Ok(()) => {}
-        }
+            Err(_) => io::copy(&mut File::open(&locked.path)?, &mut &copy.file)?,
+            Ok(()) => 0,
+        };
         copy.take_attributes(&locked.file)?;
         Ok(copy)
     }
