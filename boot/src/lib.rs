@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod inspect;
 pub mod launch;
 pub mod stage;
+pub mod verify;
 pub mod version;
 
 use std::ffi::OsString;

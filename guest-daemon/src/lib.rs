@@ -12,9 +12,9 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use runtime::control::FromGuest;
+use runtime::instance::Start;
 use runtime::sandbox::{self, apply};
 use runtime::sys::title;
-use runtime::instance::Start;
 
 /// What can go wrong before the command runs.
 #[derive(Debug, thiserror::Error)]

@@ -108,4 +108,3 @@ impl Instance<'_> {
         let _ = self.start.channel.send(&message.encode(), None);
     }
 }
-

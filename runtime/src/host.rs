@@ -3,12 +3,11 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use crate::session::{Error, lock};
+use crate::session::{Error, lock, pipe};
 use crate::sys::{descriptor, process, title};
 
 /// All that a host daemon starts from; inherited across fork.
@@ -33,20 +32,16 @@ pub fn doorbell(session: &Path) -> PathBuf {
 /// Rings the host daemon; false when none listens.
 ///
 /// # Errors
-/// When the pipe is missing or not ours.
+/// When something else stands in the pipe's place.
 pub fn ring(session: &Path) -> Result<bool, Error> {
     let path = doorbell(session);
-    let opened = File::options().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(&path);
-    match opened {
-        Ok(mut pipe) => match pipe.write(&[0]) {
-            // A full pipe holds rings enough.
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-            Err(error) => Err(Error::io("ring", path)(error)),
-        },
-        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(false),
-        Err(error) => Err(Error::io("open the named pipe", path)(error)),
+    let Some(mut pipe) = pipe::writer(&path)? else { return Ok(false) };
+    match pipe.write(&[0]) {
+        // A full pipe holds rings enough.
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::io("ring", path)(error)),
     }
 }
 
@@ -62,15 +57,10 @@ pub fn start(
     _starting: &lock::Held,
     role: fn(Start) -> i32,
 ) -> Result<nix::unistd::Pid, Error> {
-    let path = doorbell(session);
     // Opened by the starter, so that a ring right after this finds a listener.
-    let doorbell = File::options()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
-        .open(&path)
-        .map_err(Error::io("open the named pipe", &path))?;
-    let forked = process::fork().map_err(|errno: Errno| Error::io("start the host daemon of", session)(errno.into()))?;
+    let doorbell = pipe::listener(&doorbell(session))?;
+    let forked =
+        process::fork().map_err(|errno: Errno| Error::io("start the host daemon of", session)(errno.into()))?;
     match forked {
         process::Side::Parent(pid) => Ok(pid),
         process::Side::Child => {

@@ -67,8 +67,9 @@ pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i
             Ok(0)
         }
         "verify" => {
-            only_flag(spec, rest, "")?;
-            crate::verify::run(&invocation.path, &mut std::io::stdout().lock())
+            let json = only_flag(spec, rest, "--json")?;
+            let sound = crate::verify::run(&invocation.path, json, &mut std::io::stdout().lock())?;
+            Ok(if sound { 0 } else { runtime::error::FAILURE })
         }
         other => Err(Message::boxed(format!("fim-{other} is not dispatched"))),
     }

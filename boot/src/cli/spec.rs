@@ -66,7 +66,7 @@ pub const COMMANDS: &[Spec] = &[
     Spec {
         name: "verify",
         summary: "Re-compute every digest of the image",
-        usages: &[Usage { line: "", words: &[] }],
+        usages: &[Usage { line: "[--json]", words: &[("--json", "Print one JSON object")] }],
         notes: &["A damaged image gives exit code 125 and a line for each damaged range."],
         examples: &["fim-verify"],
         frees_file: false,
@@ -76,7 +76,10 @@ pub const COMMANDS: &[Spec] = &[
         summary: "Displays version information",
         usages: &[Usage {
             line: "<short|full>",
-            words: &[("short", "Displays the version as a string"), ("full", "Displays the version and build information in JSON")],
+            words: &[
+                ("short", "Displays the version as a string"),
+                ("full", "Displays the version and build information in JSON"),
+            ],
         }],
         notes: &[],
         examples: &["fim-version full"],

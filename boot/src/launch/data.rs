@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::facts::Facts;
+use super::facts::Caller;
 use crate::{Failure, Invocation, Message, report};
 
 /// File systems that cannot hold an overlay's upper directory, by `statfs.f_type` (linux/magic.h).
@@ -19,14 +19,14 @@ const UNFIT: [(i64, &str); 5] = [
 ];
 
 /// Where an image's data may lie, in the order they are tried.
-fn candidates(invocation: &Invocation, facts: &Facts) -> Result<Vec<PathBuf>, Failure> {
-    if let Some(chosen) = facts.variable("FIM_DIR_DATA").filter(|value| !value.is_empty()) {
+fn candidates(invocation: &Invocation, caller: &Caller) -> Result<Vec<PathBuf>, Failure> {
+    if let Some(chosen) = caller.variable("FIM_DIR_DATA").filter(|value| !value.is_empty()) {
         let chosen = PathBuf::from(chosen);
         return Ok(vec![std::path::absolute(&chosen).unwrap_or(chosen)]);
     }
     let mut places = vec![beside(&invocation.path)];
-    let absolute = |name: &str| facts.variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = absolute("HOME").or_else(|| facts.account.as_ref().map(|(_, home, _)| PathBuf::from(home)));
+    let absolute = |name: &str| caller.variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = absolute("HOME").or_else(|| caller.account.as_ref().map(|(_, home, _)| PathBuf::from(home)));
     if let Some(base) = absolute("XDG_DATA_HOME").or_else(|| home.map(|home| home.join(".local/share"))) {
         places.push(base.join("fim").join(invocation.image.superblock.uuid.to_string()));
     }
@@ -43,25 +43,25 @@ fn beside(image: &Path) -> PathBuf {
 
 /// The data directory in use, when one exists already. Touches nothing.
 #[must_use]
-pub fn existing(invocation: &Invocation, facts: &Facts) -> Option<PathBuf> {
-    candidates(invocation, facts).ok()?.into_iter().find(|place| place.join("root").is_dir())
+pub fn existing(invocation: &Invocation, caller: &Caller) -> Option<PathBuf> {
+    candidates(invocation, caller).ok()?.into_iter().find(|place| place.join("root").is_dir())
 }
 
 /// Finds or makes the data directory with `root` and `work` in it.
 ///
 /// # Errors
 /// When no place will do; the message names each and why.
-pub fn prepare(invocation: &Invocation, facts: &Facts) -> Result<PathBuf, Failure> {
-    let places = candidates(invocation, facts)?;
+pub fn prepare(invocation: &Invocation, caller: &Caller) -> Result<PathBuf, Failure> {
+    let places = candidates(invocation, caller)?;
     // Data that exists is used wherever it is, so that nothing seems lost when a place becomes writable later.
     for place in &places {
-        if place.join("root").is_dir() && owned(place, facts)? && fs::create_dir_all(place.join("work")).is_ok() {
+        if place.join("root").is_dir() && owned(place, caller)? && fs::create_dir_all(place.join("work")).is_ok() {
             return Ok(place.clone());
         }
     }
     let mut reasons = Vec::new();
     for place in &places {
-        if fs::symlink_metadata(place).is_ok() && !owned(place, facts)? {
+        if fs::symlink_metadata(place).is_ok() && !owned(place, caller)? {
             reasons.push(format!("{}: it is not a directory", place.display()));
             continue;
         }
@@ -85,16 +85,16 @@ pub fn prepare(invocation: &Invocation, facts: &Facts) -> Result<PathBuf, Failur
 ///
 /// # Errors
 /// When it belongs to somebody else: nothing of theirs is used, and nothing of ours is put there.
-fn owned(place: &Path, facts: &Facts) -> Result<bool, Failure> {
+fn owned(place: &Path, caller: &Caller) -> Result<bool, Failure> {
     let metadata = fs::metadata(place).map_err(|error| {
         Message::boxed(format!("cannot examine the data directory {}: {error}; set FIM_DIR_DATA", place.display()))
     })?;
-    if metadata.uid() != facts.uid {
+    if metadata.uid() != caller.uid {
         return Err(Message::boxed(format!(
             "the data directory {} belongs to user {}, not to user {}; set FIM_DIR_DATA to a directory of your own",
             place.display(),
             metadata.uid(),
-            facts.uid
+            caller.uid
         )));
     }
     Ok(metadata.is_dir())
@@ -134,8 +134,8 @@ fn try_make(place: &Path) -> Result<(), String> {
         // The mode of `root` is the mode of the guest's /; the caller's creation mask must not reach it.
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).map_err(text)?;
         // The overlay keeps whiteouts and opaque marks in attributes of this namespace.
-        runtime::sys::descriptor::probe_user_xattr(&directory)
-            .map_err(|errno| format!("its file system has no user extended attributes ({})", errno.desc()))?;
+        runtime::session::directory::probe_user_xattr(&directory)
+            .map_err(|error| format!("its file system has no user extended attributes ({error})"))?;
     }
     Ok(())
 }

@@ -11,19 +11,26 @@ use runtime::sys::{capability, process};
 
 use crate::{Failure, Invocation};
 
-/// The host as the launch plan sees it.
+/// Who starts the program.
 #[derive(Debug, Clone)]
-pub struct Facts {
+pub struct Caller {
     /// Effective user ID.
     pub uid: u32,
     /// Effective group ID.
     pub gid: u32,
-    /// Whether the caller is root with privileges over the host, so that every ID can be mapped.
-    pub privileged: bool,
     /// Name, home and shell from the host's passwd, when it knows the caller.
     pub account: Option<(String, String, String)>,
     /// The caller's environment.
     pub env: Vec<(OsString, OsString)>,
+}
+
+/// The host as the launch plan sees it.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Who starts.
+    pub caller: Caller,
+    /// Whether the caller is root with privileges over the host, so that every ID can be mapped.
+    pub privileged: bool,
     /// The caller's working directory, when it can be told.
     pub cwd: Option<PathBuf>,
     /// Which standard streams are terminals.
@@ -42,7 +49,7 @@ pub struct Facts {
     pub now: u64,
 }
 
-impl Facts {
+impl Caller {
     /// A variable of the caller's environment.
     #[must_use]
     pub fn variable(&self, name: &str) -> Option<&OsStr> {
@@ -53,28 +60,31 @@ impl Facts {
 /// Parts of /sys that programs need to size themselves and that tell nothing else.
 const SYS: [&str; 2] = ["/sys/devices/system/cpu", "/sys/devices/system/node"];
 
+/// What is needed to find the caller's data.
+#[must_use]
+pub fn caller() -> Caller {
+    let uid = geteuid().as_raw();
+    let passwd = fs::read("/etc/passwd").unwrap_or_default();
+    Caller { uid, gid: getegid().as_raw(), account: account::lookup(&passwd, uid), env: std::env::vars_os().collect() }
+}
+
 /// Looks at the host.
 ///
 /// # Errors
 /// When a standard stream is a directory: through one, a guest could walk the host.
 pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
     refuse_directories()?;
-    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-    let passwd = fs::read("/etc/passwd").unwrap_or_default();
+    let caller = caller();
     let zone = fs::read_link("/etc/localtime").ok().and_then(|link| {
         let text = link.to_str()?;
         text.split_once("zoneinfo/").map(|(_, name)| name.to_owned())
     });
-    let terminals =
-        [std::io::stdin().is_terminal(), std::io::stdout().is_terminal(), std::io::stderr().is_terminal()];
+    let terminals = [std::io::stdin().is_terminal(), std::io::stdout().is_terminal(), std::io::stderr().is_terminal()];
     // std ignores SIGPIPE in this program; what the caller did about it cannot be told any more.
     let ignored = process::ignored_signals().into_iter().filter(|&signal| signal != 13).collect();
     Ok(Facts {
-        uid,
-        gid,
-        privileged: uid == 0 && capability::has(capability::SYS_ADMIN),
-        account: account::lookup(&passwd, uid),
-        env: std::env::vars_os().collect(),
+        privileged: caller.uid == 0 && capability::has(capability::SYS_ADMIN),
+        caller,
         cwd: std::env::current_dir().ok(),
         terminals,
         foreground: super::terminal::in_foreground(terminals),

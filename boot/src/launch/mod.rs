@@ -60,7 +60,7 @@ pub fn run(invocation: &Invocation, program: &Program, roles: Roles, build: Buil
     let facts = facts::gather(invocation)?;
     let plan = plan::make(&invocation.image.config, program, &facts, build)?;
     // 2. Find or make the writable data.
-    let data = data::prepare(invocation, &facts)?;
+    let data = data::prepare(invocation, &facts.caller)?;
     // 3. Join the session that uses it, or begin one. The start lock is held from here to step 5.
     let joined = session::enter(invocation, &plan, &data, &facts, roles)?;
     // 4. Be an instance: take the next ID.

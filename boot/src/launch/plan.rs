@@ -112,25 +112,25 @@ fn id_maps(facts: &Facts, account: &Account) -> (IdMap, IdMap) {
     if facts.privileged {
         return (IdMap::Full, IdMap::Full);
     }
-    let session = IdMap::Single { uid: 0, gid: 0, parent_uid: facts.uid, parent_gid: facts.gid };
+    let session = IdMap::Single { uid: 0, gid: 0, parent_uid: facts.caller.uid, parent_gid: facts.caller.gid };
     let instance = IdMap::Single { uid: account.uid, gid: account.gid, parent_uid: 0, parent_gid: 0 };
     (session, instance)
 }
 
 fn identity(root: bool, facts: &Facts) -> Account {
-    if root || facts.uid == 0 {
+    if root || facts.caller.uid == 0 {
         return Account { name: "root".into(), uid: 0, gid: 0, home: "/root".into(), shell: "/bin/sh".into() };
     }
-    let variable = |name: &str| facts.variable(name).and_then(|value| value.to_str()).map(str::to_owned);
-    let (passwd_name, passwd_home) = match &facts.account {
+    let variable = |name: &str| facts.caller.variable(name).and_then(|value| value.to_str()).map(str::to_owned);
+    let (passwd_name, passwd_home) = match &facts.caller.account {
         Some((name, home, _)) => (Some(name.clone()), Some(home.clone())),
         None => (None, None),
     };
     let name = variable("USER").or(passwd_name).or_else(|| variable("LOGNAME")).unwrap_or_default();
-    let name = account::field(&name, &format!("user{}", facts.uid));
+    let name = account::field(&name, &format!("user{}", facts.caller.uid));
     let home = variable("HOME").or(passwd_home).filter(|home| home.starts_with('/')).unwrap_or_default();
     let home = account::field(&home, &format!("/home/{name}"));
-    Account { name, uid: facts.uid, gid: facts.gid, home, shell: "/bin/sh".into() }
+    Account { name, uid: facts.caller.uid, gid: facts.caller.gid, home, shell: "/bin/sh".into() }
 }
 
 fn shape(config: &Config, build: Build) -> Vec<String> {
@@ -155,10 +155,10 @@ fn command(
         ("FIM_DIST", config.name.clone().into()),
         ("FIM_PID", std::process::id().to_string().into()),
     ];
-    if let (None, Some(zone)) = (facts.variable("TZ"), &facts.zone) {
+    if let (None, Some(zone)) = (facts.caller.variable("TZ"), &facts.zone) {
         ours.push(("TZ", zone.into()));
     }
-    let env = environment::build(&facts.env, &config.env, account, &ours);
+    let env = environment::build(&facts.caller.env, &config.env, account, &ours);
     let env = env
         .iter()
         .map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()))

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use runtime::host;
 use runtime::mount_server::{self, Layer, Request};
 use runtime::session::record::Record;
 use runtime::session::registry::{Instance, Registry};
-use runtime::session::{directory, lock};
+use runtime::session::{directory, lock, pipe};
 use runtime::source::ByteSource;
 use runtime::sys::{memfd, process};
 
@@ -87,22 +87,20 @@ fn fresh_directory(
     facts: &Facts,
     starting: &lock::Held,
 ) -> Result<PathBuf, Failure> {
-    let base = directory::runtime(facts.uid, facts.variable("XDG_RUNTIME_DIR"))?;
+    let base = directory::runtime(facts.caller.uid, facts.caller.variable("XDG_RUNTIME_DIR"))?;
     let uuid = &invocation.image.superblock.uuid.0;
-    let path = base.join(directory::session_name(facts.uid, &invocation.path, uuid, OsStr::new(""), data));
+    let path = base.join(directory::session_name(facts.caller.uid, &invocation.path, uuid, OsStr::new(""), data));
     let registry = Registry::new(&path);
     if fs::symlink_metadata(&path).is_ok() {
-        directory::open_private(&path, facts.uid, "XDG_RUNTIME_DIR")?;
+        directory::open_private(&path, facts.caller.uid, "XDG_RUNTIME_DIR")?;
         registry.remove_all();
     }
-    directory::open_private(&path, facts.uid, "XDG_RUNTIME_DIR")?;
+    directory::open_private(&path, facts.caller.uid, "XDG_RUNTIME_DIR")?;
     for name in ["layers", "root"] {
         make(&path.join(name))?;
     }
-    for pipe in [path.join("alive"), host::doorbell(&path)] {
-        interprocess::os::unix::fifo_file::create_fifo(&pipe, 0o600)
-            .map_err(|error| Message::boxed(format!("cannot make the named pipe {}: {error}", pipe.display())))?;
-    }
+    pipe::create(&path.join("alive"))?;
+    pipe::create(&host::doorbell(&path))?;
     registry.create(starting)?;
     Ok(path)
 }
@@ -138,6 +136,7 @@ fn begin(
         data: data.to_owned(),
         ids: plan.session_ids,
         lock: held,
+        image: image.superblock.uuid.0,
         shape: plan.shape.clone(),
     })?;
     let ready = starting.wait(plan.session_ids).map_err(Message::boxed)?;
@@ -149,12 +148,7 @@ fn begin(
 
 /// A write end of the session's liveness pipe; `None` when no mount server reads it.
 fn open_alive(directory: &Path) -> Result<Option<File>, Failure> {
-    let path = directory.join("alive");
-    match File::options().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(&path) {
-        Ok(pipe) => Ok(Some(pipe)),
-        Err(error) if error.raw_os_error() == Some(libc::ENXIO) || error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Message::boxed(format!("cannot open the named pipe {}: {error}", path.display()))),
-    }
+    Ok(pipe::writer(&directory.join("alive"))?)
 }
 
 /// Takes part in a live session; `None` when its mount server was killed and is just going, after waiting for that.
@@ -238,14 +232,14 @@ impl Live {
 /// nothing. Anything unexpected means that there is none.
 #[must_use]
 pub fn program(invocation: &Invocation) -> Option<File> {
-    let facts = super::facts::caller();
-    let data = super::data::existing(invocation, &facts)?;
+    let caller = super::facts::caller();
+    let data = super::data::existing(invocation, &caller)?;
     let lock = File::open(data.join(lock::SESSION)).ok()?;
     let record = Record::read(&lock, &data).ok()?;
     let exe = File::open(format!("/proc/{}/exe", record.server)).ok()?;
     let metadata = exe.metadata().ok()?;
     let is_ours = record.server_is_alive()
-        && metadata.uid() == facts.uid
+        && metadata.uid() == caller.uid
         && metadata.len() == invocation.image.elf_len()
         && memfd::is_sealed_program(&exe);
     (is_ours && record.image == invocation.image.superblock.uuid.0).then_some(exe)

@@ -51,15 +51,17 @@ impl Starter {
             let output = bridge.map(Bridge::inner);
             let places = [Some(signals.as_fd()), channel_open.then(|| self.channel.as_fd()), keys, output];
             let mut fds = places.map(|place| {
-                PollFd::new(place.unwrap_or(nobody), if place.is_some() { PollFlags::POLLIN } else { PollFlags::empty() })
+                PollFd::new(
+                    place.unwrap_or(nobody),
+                    if place.is_some() { PollFlags::POLLIN } else { PollFlags::empty() },
+                )
             });
             match poll(&mut fds, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(format!("cannot wait for events: {errno}")),
             }
             let ready = fds.map(|fd| fd.any().unwrap_or(false));
-            let [signal, message, key, output] =
-                [0, 1, 2, 3].map(|index| ready[index] && places[index].is_some());
+            let [signal, message, key, output] = [0, 1, 2, 3].map(|index| ready[index] && places[index].is_some());
             if output && self.bridge.as_mut().is_some_and(|bridge| !bridge.pass_output()) {
                 self.bridge = None;
             }

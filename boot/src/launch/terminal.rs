@@ -45,8 +45,7 @@ impl Bridge {
         let user = File::from(standard(index)?);
         let saved = termios::tcgetattr(&user)?;
         termios::tcsetattr(&inner, SetArg::TCSANOW, &saved)?;
-        let bridge =
-            Self { user, inner, saved, shared: !terminals[1], raw: false, forwards_keys: false };
+        let bridge = Self { user, inner, saved, shared: !terminals[1], raw: false, forwards_keys: false };
         bridge.copy_size();
         Ok(bridge)
     }

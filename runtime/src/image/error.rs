@@ -84,6 +84,9 @@ pub enum FormatError {
         /// Longest body in bytes.
         limit: usize,
     },
+    /// The configuration cannot be encoded.
+    #[error("the configuration cannot be encoded: {0}")]
+    Encode(String),
     /// The generation counter is at its end.
     #[error("the config generation counter is exhausted; build the image again")]
     Generation,
@@ -165,6 +168,14 @@ pub enum Error {
     /// Writing failed.
     #[error("cannot write the image {}", path.display())]
     Write {
+        /// The image file.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The bytes of a new layer cannot be read.
+    #[error("cannot read the new layer for the image {}", path.display())]
+    Source {
         /// The image file.
         path: PathBuf,
         /// Cause.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::chunk_tree::{ChunkTree, check_chunk_size, tree_len};
+use super::chunk_tree::{ChunkTree, TreeParts, check_chunk_size, tree_len};
 use super::error::FormatError;
 use super::{MAX_IMAGE_LEN, MAX_LAYERS, PAGE, Superblock};
 
@@ -87,6 +87,19 @@ pub struct LayerEntry {
 }
 
 impl LayerEntry {
+    /// The entry of a layer at `offset` whose chunk tree follows on the next page. The caller checks it.
+    #[must_use]
+    pub fn new(offset: u64, facts: LayerFacts, parts: &TreeParts) -> Self {
+        let chunks = ChunkTree {
+            offset: offset.saturating_add(parts.size).next_multiple_of(PAGE),
+            size: parts.pages.len() as u64,
+            chunk_size: parts.chunk_size,
+            root: parts.root,
+        };
+        let LayerFacts { kind, inodes, unpacked } = facts;
+        Self { offset, size: parts.size, kind, digest: parts.digest, chunks, inodes, unpacked }
+    }
+
     /// First byte behind the layer and its chunk tree. Only for entries that [`check_index`] accepted.
     #[must_use]
     pub fn end(&self) -> u64 {

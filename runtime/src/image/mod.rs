@@ -4,27 +4,38 @@
 //! specification. Parsers are functions over bytes ([`elf`], [`Superblock`], [`slot`], [`body`]); I/O
 //! stands in [`Image::open`], [`ImageWriter`], [`update`] and [`append_layer`].
 
+mod append;
 pub mod body;
-mod chunk_tree;
+pub mod chunk_tree;
 mod config;
+mod create;
 pub mod elf;
 mod error;
 mod layer;
 mod open;
 pub mod slot;
-mod superblock;
+pub mod superblock;
+#[cfg(test)]
+mod tests;
+mod update;
 mod verified;
+mod verify;
+mod write;
 
+pub use append::append_layer;
 pub use chunk_tree::{ChunkTree, TreeBuilder, TreeParts};
 pub use config::{
     Bind, BindKind, Boot, Config, Icon, NamedBit, NamedSet, OverlayKind, Permission, PermissionSet, Unshare, UnshareSet,
 };
+pub use create::{ImageWriter, WriterOptions};
 pub use error::{Error, FormatError, ReadError};
 pub use layer::{Digest, LayerEntry, LayerFacts, LayerKind};
 pub use open::{Contents, Image, read};
 pub use slot::{SlotFault, SlotName};
 pub use superblock::{Superblock, Uuid};
+pub use update::update;
 pub use verified::VerifiedSource;
+pub use verify::{BadRange, Report, verify};
 
 /// Alignment of everything after the ELF, in bytes. Changing this breaks the format.
 pub const PAGE: u64 = 4096;

@@ -57,6 +57,12 @@ impl<S: ByteSource> VerifiedSource<S> {
         &self.entry
     }
 
+    /// The source that is read.
+    #[cfg(test)]
+    pub(super) fn image(&self) -> &S {
+        &self.image
+    }
+
     fn is_verified(&self, chunk: u64) -> bool {
         // Acquire is not needed: the bit promises something about the file, not about memory.
         self.verified[(chunk / 64) as usize].load(Ordering::Relaxed) & (1 << (chunk % 64)) != 0
@@ -83,9 +89,14 @@ impl<S: ByteSource> VerifiedSource<S> {
         Ok(())
     }
 
+    /// The digest that `chunk` should have, from a verified page.
+    pub(super) fn chunk_digest(&self, chunk: u64) -> io::Result<Digest> {
+        self.digest(0, chunk)
+    }
+
     /// Digest number `item` of a level of the tree. Goes up to the root, at most four levels, as far as pages
     /// are not verified yet.
-    pub(super) fn digest(&self, level: usize, item: u64) -> io::Result<Digest> {
+    fn digest(&self, level: usize, item: u64) -> io::Result<Digest> {
         let page = self.page(level, item / FANOUT)?;
         let at = (item % FANOUT) as usize * 32;
         let mut digest = [0; 32];

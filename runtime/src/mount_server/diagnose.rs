@@ -30,10 +30,18 @@ pub fn open_fuse() -> Result<OwnedFd, Error> {
         Ok(device) => Ok(device.into()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let mode = fs::metadata("/dev/fuse").map(|metadata| metadata.mode() & 0o7777).unwrap_or_default();
-            Err(host(WHAT, format!("/dev/fuse: permission denied (its mode is {mode:04o})"), "try: sudo chmod 0666 /dev/fuse"))
+            Err(host(
+                WHAT,
+                format!("/dev/fuse: permission denied (its mode is {mode:04o})"),
+                "try: sudo chmod 0666 /dev/fuse",
+            ))
         }
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound) || error.raw_os_error() == Some(libc::ENODEV) => {
-            Err(host(WHAT, format!("/dev/fuse: {error}"), "try: sudo modprobe fuse (in a container: pass the device in)"))
+            Err(host(
+                WHAT,
+                format!("/dev/fuse: {error}"),
+                "try: sudo modprobe fuse (in a container: pass the device in)",
+            ))
         }
         Err(error) => Err(host(WHAT, format!("/dev/fuse: {error}"), "check the device node")),
     }
@@ -47,11 +55,7 @@ pub fn unshare(flags: CloneFlags) -> Result<(), Error> {
     let Err(errno) = nix::sched::unshare(flags) else { return Ok(()) };
     const WHAT: &str = "cannot make a user namespace";
     if sysctl("user.max_user_namespaces").as_deref() == Some("0") {
-        return Err(host(
-            WHAT,
-            "user.max_user_namespaces is 0",
-            "try: sudo sysctl -w user.max_user_namespaces=15000",
-        ));
+        return Err(host(WHAT, "user.max_user_namespaces is 0", "try: sudo sysctl -w user.max_user_namespaces=15000"));
     }
     if sysctl("kernel.unprivileged_userns_clone").as_deref() == Some("0") {
         return Err(host(
@@ -61,7 +65,9 @@ pub fn unshare(flags: CloneFlags) -> Result<(), Error> {
         ));
     }
     let fix = match errno {
-        Errno::ENOSPC => "too many user namespaces exist or they are nested too deep; end some, or raise user.max_user_namespaces",
+        Errno::ENOSPC => {
+            "too many user namespaces exist or they are nested too deep; end some, or raise user.max_user_namespaces"
+        }
         Errno::EINVAL => "the kernel was built without user namespaces (CONFIG_USER_NS), 5.11 or newer is needed",
         _ => "a seccomp or security policy forbids it (a container needs: --security-opt seccomp=unconfined)",
     };
@@ -89,7 +95,11 @@ pub fn mount(action: &'static str, object: &'static str) -> impl FnOnce(Errno) -
                     "try: sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
                 );
             }
-            return host(&what, errno.desc(), "a security policy (container, AppArmor, SELinux) forbids mounts in user namespaces");
+            return host(
+                &what,
+                errno.desc(),
+                "a security policy (container, AppArmor, SELinux) forbids mounts in user namespaces",
+            );
         }
         let fix = if errno == Errno::ENODEV { "try: sudo modprobe fuse" } else { "check the kernel log" };
         host(&what, errno.desc(), fix)
@@ -103,7 +113,9 @@ pub fn overlay(data: &Path) -> impl FnOnce(Errno) -> Error {
         let fix = match errno {
             Errno::EPERM => "the kernel is older than 5.11, or a security policy forbids it",
             Errno::ENODEV => "try: sudo modprobe overlay",
-            Errno::EINVAL => "its file system has no user extended attributes or is an overlay itself; set FIM_DIR_DATA to a directory on another file system (ext4, xfs, btrfs, tmpfs)",
+            Errno::EINVAL => {
+                "its file system has no user extended attributes or is an overlay itself; set FIM_DIR_DATA to a directory on another file system (ext4, xfs, btrfs, tmpfs)"
+            }
             Errno::ESTALE | Errno::EBUSY => "it is in use by another overlay; set FIM_DIR_DATA to another directory",
             _ => "set FIM_DIR_DATA to a directory on another file system",
         };

@@ -6,8 +6,8 @@ mod overlay;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use nix::unistd::Pid;
 use crate::fuse;
 use crate::sandbox::id_map::IdMap;
 use crate::session::lock::{self, Held};
+use crate::session::pipe;
 use crate::session::record::Record;
 use crate::session::registry::Registry;
 use crate::source::ByteSource;
@@ -51,6 +52,8 @@ pub struct Request {
     pub ids: IdMap,
     /// The session lock, held; it is handed over.
     pub lock: Held,
+    /// UUID of the image, for the session record.
+    pub image: [u8; 16],
     /// What shapes the stack, for the session record.
     pub shape: Vec<String>,
 }
@@ -169,7 +172,7 @@ fn run(request: &Request, mut channel: UnixStream) -> i32 {
         Ok((server, alive)) => {
             // The server's threads end with the process.
             std::mem::forget(server);
-            wait_for_end(request, channel, &alive);
+            wait_for_end(request, channel, alive);
             0
         }
         Err(error) => {
@@ -186,7 +189,7 @@ fn run(request: &Request, mut channel: UnixStream) -> i32 {
 struct Alive {
     read: File,
     /// Held until the starter has joined or died, so that "no writer" means "no instance" from then on.
-    write: OwnedFd,
+    write: Option<File>,
 }
 
 fn serve(request: &Request, channel: &mut UnixStream) -> Result<(fuse::Server, Alive), Error> {
@@ -205,12 +208,16 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(fuse::Server, A
         IdMap::Single { .. } => request.ids.write(nix::unistd::getpid()).map_err(diagnose::id_map)?,
         IdMap::Full => {
             let mut byte = [NAMESPACES];
-            channel.write_all(&byte).and_then(|()| channel.read_exact(&mut byte)).map_err(io_error("reach", "the starter"))?;
+            channel
+                .write_all(&byte)
+                .and_then(|()| channel.read_exact(&mut byte))
+                .map_err(io_error("reach", "the starter"))?;
         }
     }
     // 3. Later mounts of the host arrive here, ours never leave.
     let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).map_err(diagnose::mount("change the propagation of", "/"))?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
+        .map_err(diagnose::mount("change the propagation of", "/"))?;
     // 4. One FUSE mount for all layers; it answers before anything looks at it.
     let archives = request
         .layers
@@ -235,27 +242,28 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(fuse::Server, A
     // 5. One overlay on them.
     overlay::mount(&layers, count, &request.data, &request.directory.join("root"))?;
     // 6. From here the session can be joined.
-    let pipe = request.directory.join("alive");
-    let open = |options: &mut fs::OpenOptions| {
-        options.custom_flags(libc::O_NONBLOCK).open(&pipe).map_err(io_error("open", pipe.display().to_string()))
-    };
-    let alive = Alive { read: open(File::options().read(true))?, write: open(File::options().write(true))?.into() };
+    let path = request.directory.join("alive");
+    let alive = Alive { read: pipe::reader(&path)?, write: pipe::writer(&path)? };
     let pid = nix::unistd::getpid();
     let server_started = process::start_time(pid).unwrap_or_default();
-    let record =
-        Record { server: pid, server_started, shape: request.shape.clone(), directory: request.directory.clone() };
+    let record = Record {
+        server: pid,
+        server_started,
+        image: request.image,
+        shape: request.shape.clone(),
+        directory: request.directory.clone(),
+    };
     record.write(request.lock.file(), request.lock.path())?;
     channel.write_all(&[READY]).map_err(io_error("reach", "the starter"))?;
     Ok((server, alive))
 }
 
 /// Blocks until no instance is left and none is joining, then removes the session's files.
-fn wait_for_end(request: &Request, mut channel: UnixStream, alive: &Alive) {
+fn wait_for_end(request: &Request, mut channel: UnixStream, alive: Alive) {
     // The starter says that it holds its own write end by closing its side, or by dying.
     let _ = channel.read(&mut [0]);
     drop(channel);
-    // The one other owner of this descriptor number is `alive`, which is not used for writing.
-    let _ = nix::unistd::close(alive.write.as_raw_fd());
+    drop(alive.write);
     loop {
         wait_for_hang_up(&alive.read, PollTimeout::NONE);
         // Whoever joins holds the start lock until it holds a write end.

@@ -29,13 +29,7 @@ pub(super) fn mount(layers: &Path, count: usize, data: &Path, target: &Path) -> 
         upper.as_raw_fd(),
         work.as_raw_fd()
     );
-    let mounted = nix::mount::mount(
-        Some("fim"),
-        target,
-        Some("overlay"),
-        MsFlags::MS_NODEV,
-        Some(options.as_str()),
-    );
+    let mounted = nix::mount::mount(Some("fim"), target, Some("overlay"), MsFlags::MS_NODEV, Some(options.as_str()));
     // Whatever came of it, the directory must not be kept busy.
     let _ = std::env::set_current_dir("/");
     mounted.map_err(diagnose::overlay(data))?;

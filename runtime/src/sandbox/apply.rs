@@ -116,6 +116,14 @@ fn place(step: &Step, mount: Option<Detached>) -> Result<(), Error> {
             make_directory(target).map_err(Error::io("make the directory", target))?;
             fs::set_permissions(target, fs::Permissions::from_mode(*mode)).map_err(Error::io("set the mode of", target))
         }
+        Step::Home { target } => {
+            if fs::symlink_metadata(target).is_ok() {
+                return Ok(());
+            }
+            make_directory(target)
+                .and_then(|()| fs::set_permissions(target, fs::Permissions::from_mode(0o700)))
+                .map_err(Error::io("make the home directory", target))
+        }
         Step::Symlink { target, to } => {
             std::os::unix::fs::symlink(to, target).map_err(Error::io("make the symlink", target))
         }

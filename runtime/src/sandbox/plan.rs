@@ -66,6 +66,11 @@ pub enum Step {
         /// Permission bits.
         mode: u32,
     },
+    /// The home directory: made for the caller alone when the image has none, left as it is otherwise.
+    Home {
+        /// Where, in the guest.
+        target: PathBuf,
+    },
     /// A symlink on a file system made by an earlier step.
     Symlink {
         /// Where, in the guest.

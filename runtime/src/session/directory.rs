@@ -63,6 +63,15 @@ pub fn runtime(uid: u32, xdg_runtime_dir: Option<&OsStr>) -> Result<PathBuf, Err
     Ok(path)
 }
 
+/// Sets and removes a user extended attribute (xattr(7)), which an overlay's upper directory must be able to hold.
+///
+/// # Errors
+/// What the file system answers: `EOPNOTSUPP`, `EPERM`, `EROFS`.
+pub fn probe_user_xattr(directory: &Path) -> io::Result<()> {
+    xattr::set(directory, "user.fim.probe", b"1")?;
+    xattr::remove(directory, "user.fim.probe")
+}
+
 /// Name of a session: a digest of all that tells sessions apart, each part length-prefixed.
 #[must_use]
 pub fn session_name(uid: u32, image: &Path, uuid: &[u8; 16], key: &OsStr, data: &Path) -> String {

@@ -14,6 +14,7 @@
 
 pub mod directory;
 pub mod lock;
+pub mod pipe;
 pub mod record;
 pub mod registry;
 

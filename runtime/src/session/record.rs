@@ -23,6 +23,8 @@ pub struct Record {
     pub server: Pid,
     /// Its start time in clock ticks, so that a reused process ID cannot be taken for it.
     pub server_started: u64,
+    /// UUID of the image.
+    pub image: [u8; 16],
     /// What shapes the stack (layers, overlay kind, …), one `name value` a line; starts that differ are refused.
     pub shape: Vec<String>,
     /// The session directory.
@@ -33,7 +35,9 @@ impl Record {
     /// The record as bytes: lines, then the directory, which may hold any byte but NUL.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut text = format!("{HEADER}\n{} {}\n{}\n", self.server, self.server_started, self.shape.len());
+        let image = u128::from_be_bytes(self.image);
+        let mut text =
+            format!("{HEADER}\n{} {}\n{image:032x}\n{}\n", self.server, self.server_started, self.shape.len());
         for line in &self.shape {
             text.push_str(line);
             text.push('\n');
@@ -61,6 +65,7 @@ impl Record {
         let (pid, started) = line()?.split_once(' ').ok_or("it names no mount server")?;
         let server = pid.parse().map(Pid::from_raw).map_err(|_| "its process ID is no number")?;
         let server_started = started.parse().map_err(|_| "its start time is no number")?;
+        let image = u128::from_str_radix(line()?, 16).map_err(|_| "its image is no number")?.to_be_bytes();
         let count: usize = line()?.parse().map_err(|_| "its line count is no number")?;
         let mut shape = Vec::new();
         for _ in 0..count {
@@ -69,7 +74,7 @@ impl Record {
         if rest.first() != Some(&b'/') {
             return Err("it names no directory");
         }
-        Ok(Self { server, server_started, shape, directory: PathBuf::from(OsStr::from_bytes(rest)) })
+        Ok(Self { server, server_started, image, shape, directory: PathBuf::from(OsStr::from_bytes(rest)) })
     }
 
     /// Writes the record into the session lock.
@@ -109,6 +114,7 @@ mod tests {
         Record {
             server: Pid::from_raw(77),
             server_started: 12345,
+            image: [0x0a; 16],
             shape: vec!["layer abc".to_owned(), "overlay kernel".to_owned()],
             directory: PathBuf::from(OsStr::from_bytes(b"/run/\xff odd\n/x")),
         }
@@ -116,7 +122,7 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let expected = b"fim-session 1\n77 12345\n2\nlayer abc\noverlay kernel\n/run/\xff odd\n/x";
+        let expected = b"fim-session 1\n77 12345\n0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a\n2\nlayer abc\noverlay kernel\n/run/\xff odd\n/x";
         assert_eq!(record().encode(), expected);
         assert_eq!(Record::decode(expected), Ok(record()));
     }
@@ -128,6 +134,6 @@ mod tests {
             assert!(Record::decode(&bytes[..len]).is_err(), "{len}");
         }
         assert_eq!(Record::decode(b"fim-session 2\n"), Err("it has another version"));
-        assert!(Record::decode(b"fim-session 1\n1 1\n99999999999\n/x").is_err());
+        assert!(Record::decode(b"fim-session 1\n1 1\n0\n99999999999\n/x").is_err());
     }
 }

@@ -2,6 +2,7 @@
 //! safe to call; what a caller must still know (one thread only, for instance) is checked or said.
 
 pub mod capability;
+pub mod clone_file;
 pub mod descriptor;
 pub mod memfd;
 pub mod mount;

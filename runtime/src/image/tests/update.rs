@@ -1,0 +1,215 @@
+//! Changing an image: atomic, serialised, also while it is executed.
+
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::super::update::next_slot;
+use super::*;
+
+fn set_name(path: &Path, name: &str) -> Result<(), Error> {
+    update(path, |config| {
+        config.name = name.to_owned();
+        Ok(())
+    })
+}
+
+fn inode(path: &Path) -> u64 {
+    std::fs::metadata(path).unwrap().ino()
+}
+
+#[test]
+fn a_change_is_seen_and_alternates_the_slots() {
+    let (_directory, path) = image();
+    for (generation, slot) in [(2, SlotName::B), (3, SlotName::A), (4, SlotName::B)] {
+        set_name(&path, &format!("name {generation}")).unwrap();
+        let image = open(&path);
+        assert_eq!((image.generation, image.slot, image.slot_fault), (generation, slot, None));
+        assert_eq!(image.config.name, format!("name {generation}"));
+    }
+}
+
+#[test]
+fn nothing_is_written_when_nothing_changes_or_the_change_fails() {
+    let (_directory, path) = image();
+    let before = bytes_of(&path);
+    update(&path, |_| Ok::<_, Error>(())).unwrap();
+    let refused = update(&path, |config| {
+        config.name.clear();
+        Err::<(), _>(Error::NoPayload { path: PathBuf::new() })
+    });
+    assert!(refused.is_err());
+    assert!(bytes_of(&path) == before);
+}
+
+#[test]
+fn a_config_that_does_not_fit_names_the_limit() {
+    let (_directory, path) = image();
+    let before = bytes_of(&path);
+    let error = set_name(&path, &"x".repeat(5000)).unwrap_err();
+    assert!(chain(&error).contains("the image has room for 4032"), "{}", chain(&error));
+    assert!(bytes_of(&path) == before);
+    update(&path, |config| -> Result<(), Error> {
+        config.name.clear();
+        let room = 4032 - body::encode(config).unwrap().len() - 2;
+        config.name = "x".repeat(room);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(open(&path).generation, 2);
+}
+
+#[test]
+fn a_write_cut_or_torn_anywhere_leaves_the_old_or_the_new_config() {
+    let (_directory, path) = image();
+    let long = |seed| noise(seed, 1200).iter().map(|byte| char::from(b'a' + byte % 26)).collect::<String>();
+    set_name(&path, &long(1)).unwrap();
+    set_name(&path, &long(2)).unwrap();
+    let before = bytes_of(&path);
+    let contents = read(&before).unwrap().unwrap();
+    let mut config = contents.config.clone();
+    config.name = long(3);
+    let (new, offset) = next_slot(&contents, &config).unwrap();
+    let place = offset as usize..offset as usize + new.len();
+    let old = before[place.clone()].to_vec();
+    let mut image = before;
+    let mut read_with = |slot: &[u8]| {
+        image[place.clone()].copy_from_slice(slot);
+        let read = read(&image).unwrap().unwrap();
+        assert!(read.config == contents.config || read.config == config);
+        read.generation
+    };
+    for cut in 0..=new.len() {
+        let slot = [&new[..cut], &old[cut..]].concat();
+        assert_eq!(read_with(&slot) == 4, slot == new, "{cut}");
+        let slot = [&new[..cut], &noise(cut as u64, new.len() - cut)[..]].concat();
+        assert_eq!(read_with(&slot) == 4, slot == new, "{cut}");
+    }
+    // Every set of sectors that a device may have written.
+    let sectors = new.len().div_ceil(512);
+    for written in 0..1_u32 << sectors {
+        let sector = |at: usize| if written & (1 << (at / 512)) != 0 { new[at] } else { old[at] };
+        let slot: Vec<u8> = (0..new.len()).map(sector).collect();
+        assert_eq!(read_with(&slot) == 4, slot == new, "{written:b}");
+    }
+}
+
+#[test]
+fn a_slot_of_a_newer_version_is_never_overwritten() {
+    let (_directory, path) = image();
+    let mut contents = read(&bytes_of(&path)).unwrap().unwrap();
+    let config = Config { layers: contents.config.layers.clone(), ..Config::default() };
+    contents.other_version = Some(2);
+    assert!(matches!(next_slot(&contents, &config), Err(FormatError::NewerConfig { slot: SlotName::B, .. })));
+    contents.other_version = None;
+    contents.superblock.version = 2;
+    assert!(matches!(next_slot(&contents, &config), Err(FormatError::NewerFormat { .. })));
+    contents.superblock.version = 1;
+    contents.generation = u64::MAX;
+    assert!(matches!(next_slot(&contents, &config), Err(FormatError::Generation)));
+}
+
+#[test]
+fn fifty_writers_and_a_reader_at_once() {
+    let (_directory, path) = image();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                assert!(open(&path).slot_fault.is_none());
+            }
+        });
+        let writers: Vec<_> = (0..50)
+            .map(|writer: u32| {
+                let path = &path;
+                scope.spawn(move || {
+                    update(path, |config| -> Result<(), Error> {
+                        config.env.push((writer.to_string().into_bytes(), Vec::new()));
+                        Ok(())
+                    })
+                    .unwrap();
+                })
+            })
+            .collect();
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        done.store(true, Ordering::Relaxed);
+        reader.join().unwrap();
+    });
+    let image = open(&path);
+    assert_eq!((image.generation, image.config.env.len()), (51, 52));
+}
+
+/// An image that sleeps when it is executed.
+fn sleeper() -> (tempfile::TempDir, PathBuf) {
+    use std::os::unix::fs::PermissionsExt;
+    let (directory, path) = image_with(&bytes_of(Path::new("/bin/sleep")), &config());
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    (directory, path)
+}
+
+/// Executes the image; another test's fork may hold a descriptor of it for a moment.
+fn execute(path: &Path, seconds: &str) -> std::process::Child {
+    loop {
+        match Command::new(path).arg(seconds).spawn() {
+            Ok(child) => return child,
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ExecutableFileBusy),
+        }
+    }
+}
+
+#[test]
+fn a_writer_waits_for_a_start_and_then_writes_in_place() {
+    let (_directory, path) = sleeper();
+    let before = inode(&path);
+    let mut child = execute(&path, "0.05");
+    set_name(&path, "changed").unwrap();
+    assert_eq!((open(&path).config.name.as_str(), inode(&path)), ("changed", before));
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn an_image_that_stays_busy_is_replaced_and_keeps_its_attributes() {
+    let (directory, path) = sleeper();
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let (before, mode) = (inode(&path), std::fs::metadata(&path).unwrap().mode());
+    let mut child = execute(&path, "1000");
+    set_name(&link, "changed").unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(open(&path).config.name, "changed");
+    assert!(inode(&path) != before && std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(std::fs::metadata(&path).unwrap().mode(), mode);
+    assert!(verify(&open(&path), &mut |_, _| {}).unwrap().is_sound());
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2, "no copy stays behind");
+}
+
+#[test]
+fn what_is_no_image_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bare");
+    assert!(chain(&set_name(&path, "x").unwrap_err()).contains("bare: No such file"));
+    std::fs::write(&path, program()).unwrap();
+    assert!(matches!(set_name(&path, "x"), Err(Error::NoPayload { .. })));
+    std::fs::write(&path, "text").unwrap();
+    assert!(chain(&set_name(&path, "x").unwrap_err()).contains("it is not an ELF program"));
+}
+
+#[test]
+fn a_layer_is_appended_and_garbage_of_an_interrupted_append_is_reclaimed() {
+    let (_directory, path) = image();
+    let len = bytes_of(&path).len() as u64;
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&noise(8, 300_000), len).unwrap();
+    drop(file);
+    let data = noise(7, 70_000);
+    let entry = append_layer(&path, &mut &data[..], FACTS).unwrap();
+    assert_eq!((entry.offset, entry.digest), (len, Digest::of(&data)));
+    let image = open(&path);
+    assert_eq!((image.generation, image.config.layers.len()), (2, 3));
+    assert_eq!(image.root_layers().collect::<Vec<_>>(), [0, 2]);
+    assert!(verify(&image, &mut |_, _| {}).unwrap().is_sound());
+    let error = append_layer(&path, &mut std::io::empty(), FACTS).unwrap_err();
+    assert!(chain(&error).contains("it has no bytes"));
+    assert_eq!(open(&path).generation, 2);
+}
