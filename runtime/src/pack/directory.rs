@@ -44,6 +44,8 @@ pub fn pack(
 
     let mut contents = Contents { root, writer: &mut writer, seen: &mut scan.seen, buffer: vec![0; READ_SIZE], progress };
     for path in &options.first {
+        // Joining an absolute path would leave the root.
+        let path = path.strip_prefix("/").unwrap_or(path);
         if let Some(id) = lookup(&scan.tree, path) {
             contents.file(&mut scan.tree, id, path, true)?;
         }
@@ -62,8 +64,7 @@ pub fn pack(
 }
 
 fn lookup(tree: &Tree, path: &Path) -> Option<NodeId> {
-    let mut components = path.components().filter(|part| !matches!(part, std::path::Component::RootDir));
-    components.try_fold(Tree::ROOT, |id, part| tree.get(id, part.as_os_str().as_bytes()))
+    path.components().try_fold(Tree::ROOT, |id, part| tree.get(id, part.as_os_str().as_bytes()))
 }
 
 /// Every name under a root, without contents.
