@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod build;
 pub mod cli;
 pub mod inspect;
 pub mod launch;

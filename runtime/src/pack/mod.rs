@@ -1,1 +1,143 @@
 //! Packing: a directory, a tar or a squashfs becomes the first layer of an image.
+//!
+//! The same input gives the same bytes: entries are sorted bytewise, and neither the order in which a directory
+//! lists them nor the number of threads shows in the result.
+
+mod directory;
+mod error;
+mod existing;
+mod source;
+mod tar;
+
+pub use error::Error;
+pub use source::{Source, contains};
+
+use crate::squashfs::write::{self, Writer};
+use std::fs::File;
+use std::path::PathBuf;
+
+/// Which times a squashfs carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Epoch {
+    /// The archive has the newest modification time in it.
+    Newest,
+    /// The archive has this time (seconds since 1970), and files modified later get it too:
+    /// <https://reproducible-builds.org/specs/source-date-epoch/>.
+    Fixed(u32),
+}
+
+impl Epoch {
+    /// `Fixed` when `SOURCE_DATE_EPOCH` is set, else `Newest`.
+    ///
+    /// # Errors
+    /// When the variable is not a number of seconds from 0 to 4294967295.
+    pub fn from_environment() -> Result<Self, Error> {
+        let Some(value) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(Self::Newest) };
+        let seconds = value.to_str().and_then(|text| text.parse().ok());
+        seconds.map(Self::Fixed).ok_or_else(|| Error::Epoch(value.to_string_lossy().into_owned()))
+    }
+
+    fn limit(self) -> Option<u32> {
+        match self {
+            Self::Newest => None,
+            Self::Fixed(seconds) => Some(seconds),
+        }
+    }
+}
+
+/// How a source is packed.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Block size, level and threads. Not used for a squashfs, which is copied.
+    pub squashfs: write::Options,
+    /// Which times the archive carries. Not used for a squashfs.
+    pub epoch: Epoch,
+    /// Paths of regular files inside the source, relative to its root, that a start reads first: their blocks are
+    /// stored uncompressed and unshared, and, from a directory, before all others and in this order (a tar is
+    /// stored in its own order). Paths that are no regular file are ignored. Not used for a squashfs.
+    pub first: Vec<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { squashfs: write::Options::default(), epoch: Epoch::Newest, first: Vec::new() }
+    }
+}
+
+/// Hears how packing goes on. Called from the packing thread.
+pub trait Progress {
+    /// Once, before the first [`Progress::advance`]: bytes of file contents and regular files to come, where known.
+    fn total(&mut self, bytes: Option<u64>, files: Option<u64>);
+    /// So many more bytes and files are read.
+    fn advance(&mut self, bytes: u64, files: u64);
+}
+
+/// Nobody listens.
+impl Progress for () {
+    fn total(&mut self, _: Option<u64>, _: Option<u64>) {}
+    fn advance(&mut self, _: u64, _: u64) {}
+}
+
+/// What was packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Bytes of the squashfs, as its superblock says.
+    pub bytes_used: u64,
+    /// Bytes of the squashfs with its padding to 4096; the output ends behind them.
+    pub bytes_padded: u64,
+    /// Inodes, the root included.
+    pub inodes: u32,
+    /// Regular files, hard links counted once; unknown for a squashfs that was copied.
+    pub files: Option<u64>,
+    /// Bytes in the regular files; unknown for a squashfs that was copied.
+    pub unpacked_bytes: Option<u64>,
+}
+
+impl From<write::Summary> for Summary {
+    fn from(written: write::Summary) -> Self {
+        let write::Summary { bytes_used, bytes_padded, inodes, files, unpacked_bytes } = written;
+        Self { bytes_used, bytes_padded, inodes, files: Some(files), unpacked_bytes: Some(unpacked_bytes) }
+    }
+}
+
+/// Packs `source` into a squashfs in `out` at byte `offset`. Everything in `out` from there on is given up; `out`
+/// must be open for reading and writing, and must not lie inside the source (see [`contains`]).
+///
+/// # Errors
+/// Anything that keeps the squashfs from being a faithful copy; `out` then holds garbage from `offset` on.
+pub fn pack(
+    source: &Source,
+    out: &File,
+    offset: u64,
+    options: &Options,
+    progress: &mut dyn Progress,
+) -> Result<Summary, Error> {
+    match source {
+        Source::Directory(path) => {
+            let writer = Writer::new(out, offset, &options.squashfs)?;
+            directory::pack(path, writer, options, progress)
+        }
+        Source::Tar(path) => {
+            let writer = Writer::new(out, offset, &options.squashfs)?;
+            tar::pack(path, writer, options, progress)
+        }
+        Source::Squashfs(path) => existing::copy(path, out, offset, progress),
+    }
+}
+
+/// Seconds since the epoch as squashfs holds them: before 1970 is 0, after 2106 is the last second it knows.
+fn clamp_time(seconds: i64) -> u32 {
+    u32::try_from(seconds.max(0)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_out_of_range_are_clamped() {
+        for (seconds, kept) in [(-1, 0), (0, 0), (1 << 32, u32::MAX), (1_700_000_000, 1_700_000_000)] {
+            assert_eq!(clamp_time(seconds), kept);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Why a source was not packed.
+
+use crate::squashfs::write;
+use std::io;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Why a source was not packed.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The squashfs could not be written.
+    #[error(transparent)]
+    Write(#[from] write::Error),
+    /// Something of the source could not be read.
+    #[error("cannot {action} {}", path.display())]
+    Read {
+        /// What was tried: "open", "list" and so on.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file became another one, or grew, or shrank, between being found and being read to its end.
+    #[error("{} changed while it was packed; stop what writes to it and try again", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Squashfs cannot hold a file of the source.
+    #[error("cannot pack {}", path.display())]
+    Unstorable {
+        /// The file, or the entry of the archive.
+        path: PathBuf,
+        /// Why not.
+        source: write::TreeError,
+    },
+    /// The source is nothing that can be packed.
+    #[error(
+        "cannot pack {}: it is {found}; what can be packed is a directory, a tar (plain, or compressed with gzip, \
+         xz or zstd) or a squashfs", path.display()
+    )]
+    NotASource {
+        /// The source.
+        path: PathBuf,
+        /// What it is instead.
+        found: String,
+    },
+    /// A tar is damaged or cut off.
+    #[error("cannot read the tar {} behind the entry {after:?}: {reason}", path.display())]
+    Tar {
+        /// The archive.
+        path: PathBuf,
+        /// The last entry read, escaped; empty at the beginning.
+        after: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An entry of a tar cannot be part of a tree.
+    #[error("cannot pack the entry {entry:?} of {}: {reason}", path.display())]
+    TarEntry {
+        /// The archive.
+        path: PathBuf,
+        /// The entry's name as the archive has it, escaped.
+        entry: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A squashfs is damaged or of a kind that cannot be used.
+    #[error("cannot use the squashfs {}: {reason}", path.display())]
+    Squashfs {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// `SOURCE_DATE_EPOCH` is not a time.
+    #[error("SOURCE_DATE_EPOCH={0}: must be a number of seconds from 0 to 4294967295; correct or unset it")]
+    Epoch(String),
+}
+
+impl Error {
+    /// For `map_err`: `action` on `path` failed.
+    pub(super) fn read(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Read { action, path: path.into(), source }
+    }
+}

@@ -1,0 +1,66 @@
+//! Packing, checked with `unsquashfs` (package squashfs-tools) and GNU tar.
+
+mod pack_directory;
+mod pack_failures;
+mod pack_tar;
+mod tree;
+
+use runtime::pack::{Epoch, Error, Options, Source, Summary, pack};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Runs a program; its absence or failure fails the test.
+fn run(command: &mut Command, package: &str) -> Output {
+    let program = command.get_program().to_owned();
+    let output = command.env("TZ", "UTC").env("LC_ALL", "C").output();
+    let output = output.unwrap_or_else(|error| panic!("{program:?}: {error} (these tests need the package {package})"));
+    assert!(output.status.success(), "{program:?} failed: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn unsquashfs() -> Command {
+    let mut command = Command::new("unsquashfs");
+    command.arg("-no-progress");
+    command
+}
+
+/// The names, types, modes, owners, sizes and times in a squashfs, one a line.
+fn listing(image: &Path) -> String {
+    let output = run(unsquashfs().args(["-lln", "-d", "root"]).arg(image), "squashfs-tools");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Unpacks a squashfs that begins at `offset` and returns where.
+fn unpack(image: &Path, offset: u64, work: &Path) -> PathBuf {
+    let target = work.join("unpacked");
+    run(unsquashfs().arg("-o").arg(offset.to_string()).arg("-d").arg(&target).arg(image), "squashfs-tools");
+    target
+}
+
+/// Options that make tests quick.
+fn options(threads: usize) -> Options {
+    let squashfs = runtime::squashfs::write::Options { level: 3, threads, ..Default::default() };
+    Options { squashfs, ..Options::default() }
+}
+
+/// Packs whatever is at `source` into a new file.
+fn pack_to(source: &Path, image: &Path, options: &Options) -> Result<Summary, Error> {
+    let out = File::options().read(true).write(true).create(true).truncate(true).open(image).unwrap();
+    pack(&Source::detect(source)?, &out, 0, options, &mut ())
+}
+
+/// The error and its sources, as the program prints them.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+fn fixed(epoch: u32, threads: usize) -> Options {
+    Options { epoch: Epoch::Fixed(epoch), ..options(threads) }
+}
