@@ -145,7 +145,8 @@ impl Archive {
         let mut cursor = self.meta.cursor(Table::Inodes, mark.sizes, self.superblock.directory_table)?;
         let mark = sum(&mut cursor, mark, index % stride)?;
         let stored_size = cursor.u32()?;
-        if stored_size == 0 {
+        // The kernel wants the whole field to be 0, libsquashfs the size alone.
+        if stored_size & !STORED == 0 {
             return Ok(Block::Hole { len });
         }
         let position = layout.start.saturating_add(mark.passed);
@@ -321,4 +322,110 @@ fn sum(cursor: &mut super::meta::Cursor<'_>, mark: Mark, mut count: u64) -> Resu
         count -= step;
     }
     Ok(Mark { sizes: cursor.place(), passed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::handmade::{Handmade, words};
+    use super::*;
+
+    /// An extended file inode at byte `start` with these stored sizes.
+    fn file(made: &mut Handmade, start: u64, size: u64, fragment: u32, sizes: &[u32]) -> super::super::InodeRef {
+        let mut body = [start, size, 0].iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
+        body.extend(words(&[1, fragment, 0, u32::MAX]));
+        body.extend(words(sizes));
+        made.inode(9, &body)
+    }
+
+    #[test]
+    fn any_block_of_a_huge_file_is_found() {
+        // More blocks than marks at the first distance, holes among them.
+        let count = MARKS_MAX as u64 * STRIDE + 70_000;
+        let sizes: Vec<u32> = (0..count).map(|index| (index % 4) as u32 | (index as u32 & 8) << 21).collect();
+        let mut positions = vec![96u64];
+        positions.extend(sizes.iter().scan(96, |sum, size| {
+            *sum += u64::from(size & !STORED);
+            Some(*sum)
+        }));
+        let mut made = Handmade::new();
+        made.data = vec![0; positions[count as usize] as usize - 96];
+        made.inode(3, &[&words(&[1, 3])[..], b"odd"].concat()); // sizes that are not aligned
+        let inode = file(&mut made, 96, count * 4096, u32::MAX, &sizes);
+        let archive = made.open();
+        let inode = archive.inode(inode).unwrap();
+        assert_eq!(inode.block_count(), count);
+        let check = |index: u64| {
+            let size = sizes[index as usize];
+            let expected = if size & !STORED == 0 {
+                Block::Hole { len: 4096 }
+            } else {
+                let (offset, compressed) = (positions[index as usize], size & STORED == 0);
+                let stored = Stored { offset, size: size & !STORED, compressed, unpacked: 4096 };
+                Block::Stored { stored, skip: 0, len: 4096 }
+            };
+            assert_eq!(archive.block(&inode, index).unwrap(), expected, "block {index}");
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let check = &check;
+                scope.spawn(move || (0..count).rev().step_by(9973 + thread).for_each(check));
+            }
+        });
+        (0..count).step_by(997).chain([0, 255, 256, 257, count - 1]).for_each(check);
+        assert!(archive.block(&inode, count).is_err());
+    }
+
+    #[test]
+    fn a_claim_of_many_blocks_takes_no_memory() {
+        let mut made = Handmade::new();
+        let inode = file(&mut made, 96, i64::MAX as u64, u32::MAX, &[1; 1000]);
+        let archive = made.open();
+        let inode = archive.inode(inode).unwrap();
+        assert_eq!(inode.block_count(), 1 << 51);
+        let error = archive.block(&inode, 1 << 50).unwrap_err().to_string();
+        assert!(error.contains("the table ends inside a record"), "{error}");
+        assert!(archive.read_file(&inode).unwrap_err().to_string().contains("too large"));
+        assert!(archive.read_at(&inode, 1 << 62, &mut [0; 8192]).is_err());
+    }
+
+    #[test]
+    fn blocks_outside_the_archive_are_refused() {
+        let cases: [(u64, u32, &str); 5] = [
+            (96, 4097, "block says 4097 bytes, from 1 to 4096 are allowed"),
+            (96, 1 << 25, "block says 33554432 bytes"),
+            (95, 1, "leaves the archive"),
+            (u64::MAX, 1, "leaves the archive"),
+            (4000, 1000, "leaves the archive"),
+        ];
+        for (start, size, reason) in cases {
+            let mut made = Handmade::new();
+            made.data = vec![0; 4096];
+            let inode = file(&mut made, start, 4096, u32::MAX, &[size]);
+            let archive = made.open();
+            let error = archive.block(&archive.inode(inode).unwrap(), 0).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}: {reason}");
+        }
+        let mut made = Handmade::new();
+        let inode = file(&mut made, 96, 100, 3, &[]);
+        let archive = made.open();
+        let error = archive.block(&archive.inode(inode).unwrap(), 0).unwrap_err().to_string();
+        assert!(error.contains("a file ends in fragment 3, but there are 0"), "{error}");
+    }
+
+    #[test]
+    fn a_block_has_the_length_that_the_file_needs() {
+        let mut made = Handmade::new();
+        made.data = vec![7; 4096];
+        let short = file(&mut made, 96, 4096, u32::MAX, &[STORED | 100]);
+        let whole = file(&mut made, 96, 50, u32::MAX, &[STORED | 50]);
+        let archive = made.open();
+        let error = archive.read_file(&archive.inode(short).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("data at byte 96: block unpacks to 100 bytes, a file has 4096 from 0 on"), "{error}");
+        assert_eq!(archive.read_file(&archive.inode(whole).unwrap()).unwrap(), [7; 50]);
+        let block = Stored { offset: 96, size: u32::MAX, compressed: false, unpacked: u32::MAX };
+        assert!(archive.load(block).is_err());
+        assert!(archive.load(Stored { size: 20, compressed: true, ..block }).is_err());
+        assert!(archive.load(Stored { size: 20, unpacked: 19, ..block }).is_err());
+        assert_eq!(archive.load(Stored { size: 20, ..block }).unwrap(), [7; 20]);
+    }
 }

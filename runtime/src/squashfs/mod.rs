@@ -20,6 +20,8 @@ mod compress;
 mod data;
 mod dir;
 mod error;
+#[cfg(test)]
+mod handmade;
 mod inode;
 mod lzo;
 mod meta;
@@ -33,6 +35,7 @@ pub use dir::{DirEntry, Listing};
 pub use error::{Error, Table};
 pub use inode::{FileKind, Inode, Kind};
 pub use superblock::{Compressor, SUPERBLOCK_SIZE, Superblock, flags};
+pub use xattr::Xattr;
 
 /// Files whose block positions are kept; each takes 96 KiB at most, and only files of more than 256 blocks are.
 const BLOCK_MAPS: usize = 128;
