@@ -201,7 +201,6 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(fuse::Server, A
     nix::unistd::setsid().map_err(|errno| io_error("start", "a session of processes")(errno.into()))?;
     title::set("fim-mount", format!("fim: mount server of {}", request.directory.display()).as_bytes());
     process::set_umask(0o022);
-    let fuse_device = diagnose::open_fuse()?;
     // 2. Namespaces of the session. Every ID is written by the starter where that takes its privileges.
     diagnose::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
     match request.ids {
@@ -218,7 +217,9 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(fuse::Server, A
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
         .map_err(diagnose::mount("change the propagation of", "/"))?;
-    // 4. One FUSE mount for all layers; it answers before anything looks at it.
+    // 4. One FUSE mount for all layers; it answers before anything looks at it. The kernel wants the device opened
+    //    inside the user namespace that mounts.
+    let fuse_device = diagnose::open_fuse()?;
     let archives = request
         .layers
         .iter()
