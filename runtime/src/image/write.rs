@@ -165,9 +165,11 @@ fn open_idle(path: &Path) -> io::Result<Option<File>> {
         }
         // The watch is in place before the next attempt, so an end in between is not missed.
         let Some(inotify) = &watch else {
-            let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-            inotify.add_watch(path, AddWatchFlags::IN_CLOSE_NOWRITE)?;
-            watch = Some(inotify);
+            match watch_closes(path) {
+                Ok(inotify) => watch = Some(inotify),
+                // Out of watches: a copy needs none.
+                Err(_) => return Ok(None),
+            }
             continue;
         };
         let left = deadline.saturating_duration_since(Instant::now());
@@ -185,6 +187,12 @@ fn open_idle(path: &Path) -> io::Result<Option<File>> {
             Err(errno) => return Err(errno.into()),
         }
     }
+}
+
+fn watch_closes(path: &Path) -> nix::Result<Inotify> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    inotify.add_watch(path, AddWatchFlags::IN_CLOSE_NOWRITE)?;
+    Ok(inotify)
 }
 
 /// A copy of the image beside it. Its name is fixed, so what an interrupted writer left is overwritten by the
