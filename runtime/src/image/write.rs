@@ -138,6 +138,8 @@ impl<'a> Writer<'a> {
         if !is_same(&self.locked.file, path).map_err(failed)? {
             return Err(Error::Replaced { path: path.clone() });
         }
+        // `sync` was the last write; a descriptor that stayed open would make the next start fail.
+        replacement.file = File::open(&replacement.path).map_err(failed)?;
         fs::rename(&replacement.path, path).map_err(failed)?;
         replacement.renamed = true;
         File::open(directory(path)).and_then(|directory| directory.sync_all()).map_err(failed)
