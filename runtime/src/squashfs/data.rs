@@ -3,25 +3,17 @@
 //! A file is a run of blocks that lie one behind the other, and perhaps a tail inside a fragment block that it
 //! shares. The inode lists the stored sizes, so the position of block N is the sum of the sizes before it.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use super::error::{Error, Table};
 use super::inode::{Inode, Kind};
 use super::meta::Place;
 use super::superblock::SUPERBLOCK_SIZE;
 use super::{Archive, compress};
 
-/// Blocks from mark to mark, at first. Files with fewer need no marks.
-const STRIDE: u64 = 256;
-
-/// Most marks of one file, 96 KiB. A file with more than a million blocks gets them farther apart.
-const MARKS_MAX: usize = 4096;
-
 /// Most bytes that [`Archive::read_file`] returns.
 const READ_FILE_MAX: u64 = 256 << 20;
 
 /// Bit of a stored size: the block is stored as it is.
-const STORED: u32 = 1 << 24;
+pub(super) const STORED: u32 = 1 << 24;
 
 /// Where the blocks of a regular file are.
 #[derive(Clone, Debug)]
@@ -90,22 +82,6 @@ impl Stored {
     }
 }
 
-/// For files with many blocks: the state of the sum at every so many of them.
-pub(super) struct BlockMap(Mutex<Marks>);
-
-struct Marks {
-    /// Blocks from mark to mark.
-    stride: u64,
-    marks: Vec<Mark>,
-}
-
-/// Place of a block's stored size, and how many bytes behind the first block it lies.
-#[derive(Clone, Copy)]
-struct Mark {
-    sizes: Place,
-    passed: u64,
-}
-
 impl Inode {
     /// Number of blocks of a regular file, the tail in a fragment included; 0 for every other inode. A damaged inode
     /// may claim up to 2^51: iterate with that in mind.
@@ -141,40 +117,14 @@ impl Archive {
             return Ok(Block::Stored { stored: self.fragment(fragment)?, skip: offset as usize, len });
         }
 
-        let (stride, mark) = self.mark_before(layout, index)?;
-        let mut cursor = self.meta.cursor(Table::Inodes, mark.sizes, self.superblock.directory_table)?;
-        let mark = sum(&mut cursor, mark, index % stride)?;
-        let stored_size = cursor.u32()?;
-        if stored_size == 0 {
+        let (passed, stored_size) = self.bytes_before(layout, index)?;
+        // The kernel wants the whole field to be 0, libsquashfs the size alone.
+        if stored_size & !STORED == 0 {
             return Ok(Block::Hole { len });
         }
-        let position = layout.start.saturating_add(mark.passed);
+        let position = layout.start.saturating_add(passed);
         let stored = self.stored(Table::Data, position, stored_size, layout.block_size)?;
         Ok(Block::Stored { stored, skip: 0, len })
-    }
-
-    /// The last mark at or before block `index`, and the distance of marks. Makes missing marks; no lock is held
-    /// while metadata is read.
-    fn mark_before(&self, layout: &FileLayout, index: u64) -> Result<(u64, Mark), Error> {
-        let first = Mark { sizes: layout.sizes, passed: 0 };
-        if index < STRIDE {
-            return Ok((STRIDE, first));
-        }
-        // Offsets are at most 8192, and so fit 14 bits.
-        let key = layout.sizes.block << 14 | u64::from(layout.sizes.offset);
-        let map = match self.block_maps.get(key) {
-            Some(map) => map,
-            None => self.block_maps.insert(key, Arc::new(BlockMap::new(first))),
-        };
-        loop {
-            let (stride, made, last) = match map.before(index) {
-                Found::Mark { stride, mark } => return Ok((stride, mark)),
-                Found::Missing { stride, made, last } => (stride, made, last),
-            };
-            let mut cursor = self.meta.cursor(Table::Inodes, last.sizes, self.superblock.directory_table)?;
-            let next = sum(&mut cursor, last, stride)?;
-            map.push(stride, made, next);
-        }
     }
 
     /// Checks a stored block that an inode or the fragment table of kind `table` names.
@@ -267,58 +217,109 @@ impl Archive {
     }
 }
 
-enum Found {
-    Mark { stride: u64, mark: Mark },
-    Missing { stride: u64, made: usize, last: Mark },
-}
+#[cfg(test)]
+mod tests {
+    use super::super::block_map::{MARKS_MAX, STRIDE};
+    use super::super::handmade::{Handmade, words};
+    use super::*;
 
-impl BlockMap {
-    fn new(first: Mark) -> Self {
-        Self(Mutex::new(Marks { stride: STRIDE, marks: vec![first] }))
+    /// An extended file inode at byte `start` with these stored sizes.
+    fn file(made: &mut Handmade, start: u64, size: u64, fragment: u32, sizes: &[u32]) -> super::super::InodeRef {
+        let mut body = [start, size, 0].iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
+        body.extend(words(&[1, fragment, 0, u32::MAX]));
+        body.extend(words(sizes));
+        made.inode(9, &body)
     }
 
-    fn before(&self, index: u64) -> Found {
-        let marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (stride, made) = (marks.stride, marks.marks.len());
-        let wanted = usize::try_from(index / stride).unwrap_or(usize::MAX).min(made - 1);
-        let mark = marks.marks[wanted];
-        // The last mark serves the blocks up to the next one.
-        if index / stride == wanted as u64 {
-            Found::Mark { stride, mark }
-        } else {
-            Found::Missing { stride, made, last: mark }
+    #[test]
+    fn any_block_of_a_huge_file_is_found() {
+        // More blocks than marks at the first distance, holes among them.
+        let count = MARKS_MAX as u64 * STRIDE + 70_000;
+        let sizes: Vec<u32> = (0..count).map(|index| (index % 4) as u32 | (index as u32 & 8) << 21).collect();
+        let mut positions = vec![96u64];
+        positions.extend(sizes.iter().scan(96, |sum, size| {
+            *sum += u64::from(size & !STORED);
+            Some(*sum)
+        }));
+        let mut made = Handmade::new();
+        made.data = vec![0; positions[count as usize] as usize - 96];
+        made.inode(3, &[&words(&[1, 3])[..], b"odd"].concat()); // sizes that are not aligned
+        let inode = file(&mut made, 96, count * 4096, u32::MAX, &sizes);
+        let archive = made.open();
+        let inode = archive.inode(inode).unwrap();
+        assert_eq!(inode.block_count(), count);
+        let check = |index: u64| {
+            let size = sizes[index as usize];
+            let expected = if size & !STORED == 0 {
+                Block::Hole { len: 4096 }
+            } else {
+                let (offset, compressed) = (positions[index as usize], size & STORED == 0);
+                let stored = Stored { offset, size: size & !STORED, compressed, unpacked: 4096 };
+                Block::Stored { stored, skip: 0, len: 4096 }
+            };
+            assert_eq!(archive.block(&inode, index).unwrap(), expected, "block {index}");
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let check = &check;
+                scope.spawn(move || (0..count).rev().step_by(9973 + thread).for_each(check));
+            }
+        });
+        (0..count).step_by(997).chain([0, 255, 256, 257, count - 1]).for_each(check);
+        assert!(archive.block(&inode, count).is_err());
+    }
+
+    #[test]
+    fn a_claim_of_many_blocks_takes_no_memory() {
+        let mut made = Handmade::new();
+        let inode = file(&mut made, 96, i64::MAX as u64, u32::MAX, &[1; 1000]);
+        let archive = made.open();
+        let inode = archive.inode(inode).unwrap();
+        assert_eq!(inode.block_count(), 1 << 51);
+        let error = archive.block(&inode, 1 << 50).unwrap_err().to_string();
+        assert!(error.contains("the table ends inside a record"), "{error}");
+        assert!(archive.read_file(&inode).unwrap_err().to_string().contains("too large"));
+        assert!(archive.read_at(&inode, 1 << 62, &mut [0; 8192]).is_err());
+    }
+
+    #[test]
+    fn blocks_outside_the_archive_are_refused() {
+        let cases: [(u64, u32, &str); 5] = [
+            (96, 4097, "block says 4097 bytes, from 1 to 4096 are allowed"),
+            (96, 1 << 25, "block says 33554432 bytes"),
+            (95, 1, "leaves the archive"),
+            (u64::MAX, 1, "leaves the archive"),
+            (4000, 1000, "leaves the archive"),
+        ];
+        for (start, size, reason) in cases {
+            let mut made = Handmade::new();
+            made.data = vec![0; 4096];
+            let inode = file(&mut made, start, 4096, u32::MAX, &[size]);
+            let archive = made.open();
+            let error = archive.block(&archive.inode(inode).unwrap(), 0).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}: {reason}");
         }
+        let mut made = Handmade::new();
+        let inode = file(&mut made, 96, 100, 3, &[]);
+        let archive = made.open();
+        let error = archive.block(&archive.inode(inode).unwrap(), 0).unwrap_err().to_string();
+        assert!(error.contains("a file ends in fragment 3, but there are 0"), "{error}");
     }
 
-    /// Adds the mark that follows the `made` marks at distance `stride`, unless another thread has been here.
-    fn push(&self, stride: u64, made: usize, mark: Mark) {
-        let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if marks.stride != stride || marks.marks.len() != made {
-            return;
-        }
-        marks.marks.push(mark);
-        if made + 1 == MARKS_MAX {
-            let mut even = false;
-            marks.marks.retain(|_| {
-                even = !even;
-                even
-            });
-            marks.stride *= 2;
-        }
+    #[test]
+    fn a_block_has_the_length_that_the_file_needs() {
+        let mut made = Handmade::new();
+        made.data = vec![7; 4096];
+        let short = file(&mut made, 96, 4096, u32::MAX, &[STORED | 100]);
+        let whole = file(&mut made, 96, 50, u32::MAX, &[STORED | 50]);
+        let archive = made.open();
+        let error = archive.read_file(&archive.inode(short).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("data at byte 96: block unpacks to 100 bytes, a file has 4096 from 0 on"), "{error}");
+        assert_eq!(archive.read_file(&archive.inode(whole).unwrap()).unwrap(), [7; 50]);
+        let block = Stored { offset: 96, size: u32::MAX, compressed: false, unpacked: u32::MAX };
+        assert!(archive.load(block).is_err());
+        assert!(archive.load(Stored { size: 20, compressed: true, ..block }).is_err());
+        assert!(archive.load(Stored { size: 20, unpacked: 19, ..block }).is_err());
+        assert_eq!(archive.load(Stored { size: 20, ..block }).unwrap(), [7; 20]);
     }
-}
-
-/// Passes over `count` stored sizes, adding them up.
-fn sum(cursor: &mut super::meta::Cursor<'_>, mark: Mark, mut count: u64) -> Result<Mark, Error> {
-    let mut passed = mark.passed;
-    let mut buf = [0; 4 * STRIDE as usize];
-    while count > 0 {
-        let step = count.min(STRIDE);
-        let sizes = &mut buf[..4 * step as usize];
-        cursor.read(sizes)?;
-        let sum: u64 = sizes.as_chunks::<4>().0.iter().map(|size| u64::from(u32::from_le_bytes(*size) & !STORED)).sum();
-        passed = passed.checked_add(sum).ok_or_else(|| cursor.wrong("the blocks of a file leave the archive"))?;
-        count -= step;
-    }
-    Ok(Mark { sizes: cursor.place(), passed })
 }

@@ -200,3 +200,100 @@ fn check_name(cursor: &Cursor<'_>, name: &[u8]) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::handmade::{Handmade, words};
+    use super::*;
+
+    fn entry(offset: u16, delta: i16, kind: u16, name: &[u8]) -> Vec<u8> {
+        let len = (name.len() as u16).wrapping_sub(1);
+        let fixed = [offset.to_le_bytes(), delta.to_le_bytes(), kind.to_le_bytes(), len.to_le_bytes()];
+        [&fixed.concat(), name].concat()
+    }
+
+    /// The entries of a directory with this listing, whose inode says it has `len` bytes.
+    fn list(listing: &[u8], len: usize) -> Result<Vec<DirEntry>, Error> {
+        let mut made = Handmade::new();
+        made.dirs = listing.to_vec();
+        let inode = made.inode(8, &words(&[2, len as u32 + 3, 0, 1, 0, u32::MAX]));
+        let archive = made.open();
+        let dir = archive.inode(inode)?;
+        let mut entries = Vec::new();
+        archive.read_dir(&dir, 0, &mut |entry| {
+            entries.push(entry);
+            true
+        })?;
+        Ok(entries)
+    }
+
+    #[test]
+    fn headers_share_block_and_number() {
+        let listing = [
+            words(&[1, 0x55, 10]),
+            entry(4, -3, 2, b"a"),
+            entry(8, 4, 7, b"b\xff"),
+            words(&[0, 0, 1]),
+            entry(1, 0, 1, b"c"),
+        ]
+        .concat();
+        let entries = list(&listing, listing.len()).unwrap();
+        let facts: Vec<_> =
+            entries.iter().map(|entry| (&entry.name[..], entry.inode.0, entry.number, entry.kind)).collect();
+        let expected: [(&[u8], u64, u32, FileKind); 3] = [
+            (b"a", 0x55_0004, 7, FileKind::File),
+            (b"b\xff", 0x55_0008, 14, FileKind::Socket),
+            (b"c", 1, 1, FileKind::Directory),
+        ];
+        assert_eq!(facts, expected);
+        assert_eq!(entries.iter().map(|entry| entry.cookie).collect::<Vec<_>>(), [21, 31, 52]);
+        assert_eq!(list(&[], 0).unwrap(), []);
+    }
+
+    #[test]
+    fn damaged_listings_are_refused() {
+        let one = |name: &[u8], kind| [words(&[0, 0, 1]), entry(0, 0, kind, name)].concat();
+        let cases: [(Vec<u8>, isize, &str); 12] = [
+            (one(b".", 1), 0, "\".\" is no name of a file"),
+            (one(b"..", 1), 0, "\"..\" is no name"),
+            (one(b"a/b", 1), 0, "\"a/b\" is no name"),
+            (one(b"a\0", 1), 0, "\"a\\x00\" is no name"),
+            (one(&[b'n'; 257], 1), 0, "a name has 257 bytes"),
+            (one(b"", 1), 0, "a name has 65536 bytes"),
+            (one(b"a", 8), 0, "an entry has type 8"),
+            (one(b"a", 1), -1, "an entry at byte 12 leaves the listing of 20 bytes"),
+            (one(b"a", 1), 1, "the table ends inside a record"),
+            ([words(&[256, 0, 1]), entry(0, 0, 1, b"a")].concat(), 0, "a header says 256 + 1 entries"),
+            ([words(&[0, 0, 1]), entry(0, -1, 1, b"a")].concat(), 0, "an entry has inode number 1 -1"),
+            ([words(&[1, 0, 1]), entry(0, 0, 1, b"a")].concat(), 0, "the table ends inside a record"),
+        ];
+        for (listing, more, reason) in cases {
+            let error = list(&listing, listing.len().wrapping_add_signed(more)).unwrap_err().to_string();
+            assert!(
+                error.contains("squashfs: directory table at byte ") && error.contains(reason),
+                "{error}: {reason}"
+            );
+        }
+        assert!(list(&one(b"a", 1), 4_000_000_000).is_err());
+    }
+
+    #[test]
+    fn a_damaged_index_is_refused() {
+        let listing = [words(&[0, 0, 1]), entry(0, 0, 1, b"a")].concat();
+        let index = |at: u32, block: u32, name_len: u32| {
+            let mut made = Handmade::new();
+            made.dirs = listing.clone();
+            let mut body = words(&[2, 24, 0, 1, 1, u32::MAX, at, block, name_len]);
+            body.extend(b"a");
+            let inode = made.inode(8, &body);
+            let archive = made.open();
+            let dir = archive.inode(inode).unwrap();
+            archive.lookup(&dir, b"a").map(|entry| entry.is_some()).map_err(|error| error.to_string())
+        };
+        assert_eq!(index(0, 0, 0), Ok(true));
+        assert!(index(21, 0, 0).unwrap_err().contains("names byte 21 of a listing of 21"));
+        assert!(index(0, 0, 256).unwrap_err().contains("256 + 1 bytes"));
+        assert!(index(0, 0, u32::MAX).is_err());
+        assert!(index(0, u32::MAX, 0).is_err());
+    }
+}

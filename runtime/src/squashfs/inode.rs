@@ -251,3 +251,71 @@ fn special(cursor: &mut Cursor<'_>, kind: FileKind, extended: bool) -> Result<Bo
     let xattr = if extended { cursor.u32()? } else { NONE };
     Ok(Body { nlink, xattr, kind })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::handmade::{Handmade, words};
+    use super::*;
+
+    fn failure(kind: u16, body: &[u8]) -> String {
+        Handmade::new().read(kind, body).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn basic_and_extended_types_decode_alike() {
+        let inode = Handmade::new().read(4, &words(&[3, 0x1234])).unwrap();
+        assert_eq!((inode.number, inode.mode_perm, inode.mtime, inode.nlink), (7, 0o7644, 1_700_000_000, 3));
+        assert_eq!((inode.uid, inode.gid, inode.xattr), (1234, 1234, None));
+        assert!(matches!(inode.kind, Kind::BlockDevice { rdev: 0x1234 }));
+
+        let inode = Handmade::new().read(12, &words(&[3, 0x1234, 5])).unwrap();
+        assert!(matches!(inode, Inode { kind: Kind::CharDevice { rdev: 0x1234 }, xattr: Some(5), .. }));
+        let inode = Handmade::new().read(14, &words(&[1, u32::MAX])).unwrap();
+        assert!(matches!(inode, Inode { kind: Kind::Socket, xattr: None, .. }));
+        let inode = Handmade::new().read(13, &words(&[1, 0])).unwrap();
+        assert!(matches!(inode, Inode { kind: Kind::Fifo, xattr: Some(0), .. }));
+        let inode = Handmade::new().read(10, &[&words(&[1, 3])[..], b"a/b", &words(&[9])].concat()).unwrap();
+        assert!(matches!(inode, Inode { kind: Kind::Symlink { target }, xattr: Some(9), .. } if target == b"a/b"));
+        let inode = Handmade::new().read(8, &words(&[2, 3, 0, 99, 0, 4])).unwrap();
+        assert!(matches!(inode, Inode { kind: Kind::Directory { parent: 99, size: 3, .. }, xattr: Some(4), .. }));
+    }
+
+    #[test]
+    fn claims_beyond_the_format_are_refused() {
+        assert!(failure(15, &[]).contains("inode table at byte 96: inode type 15 is unknown"));
+        assert!(failure(0, &[]).contains("inode type 0 is unknown"));
+        assert!(failure(3, &words(&[1, 65_536])).contains("a symlink has 65536 bytes"));
+        assert!(failure(3, &words(&[1, 0])).contains("a symlink has 0 bytes"));
+        assert!(failure(3, &words(&[1, 60_000])).contains("the table ends inside a record"));
+        assert!(failure(3, &[&words(&[1, 2])[..], b"a\0"].concat()).contains("a symlink has a NUL byte"));
+        assert!(failure(1, &words(&[0, 2, 3 | 8192 << 16, 1])).contains("at offset 8192"));
+        // Size 2^63; a tail of 4000 bytes at 97 of a fragment block of 4096.
+        assert!(
+            failure(9, &words(&[0, 0, 0, 1 << 31, 0, 0, 1, 0, 0, 0])).contains("a file has 9223372036854775808 bytes")
+        );
+        assert!(failure(2, &words(&[0, 0, 97, 4000])).contains("a file ends at 97 + 4000 of a fragment block of 4096"));
+        assert!(failure(2, &words(&[0, 0, u32::MAX, 4000])).contains("a file ends at"));
+    }
+
+    #[test]
+    fn places_outside_the_table_are_refused() {
+        let mut made = Handmade::new();
+        let good = made.inode(6, &words(&[1]));
+        let archive = made.open();
+        archive.inode(good).unwrap();
+        for wrong in [1 << 48, u64::MAX, 8192, 100, 1 << 16, 30 << 16, 0xffff_ffff << 16] {
+            assert!(archive.inode(InodeRef(wrong)).is_err(), "{wrong:#x}");
+        }
+    }
+
+    #[test]
+    fn ids_and_numbers_are_checked() {
+        let mut made = Handmade::new();
+        let inode = made.inode(6, &words(&[1]));
+        made.inodes[4] = 1;
+        assert!(made.open().inode(inode).unwrap_err().to_string().contains("an inode names id 1, but there are 1"));
+        made.inodes[4] = 0;
+        made.inodes[12..16].fill(0);
+        assert!(made.open().inode(inode).unwrap_err().to_string().contains("an inode has number 0"));
+    }
+}

@@ -15,11 +15,14 @@ use std::sync::Arc;
 
 use crate::source::ByteSource;
 
+mod block_map;
 mod cache;
 mod compress;
 mod data;
 mod dir;
 mod error;
+#[cfg(test)]
+mod handmade;
 mod inode;
 mod lzo;
 mod meta;
@@ -33,6 +36,7 @@ pub use dir::{DirEntry, Listing};
 pub use error::{Error, Table};
 pub use inode::{FileKind, Inode, Kind};
 pub use superblock::{Compressor, SUPERBLOCK_SIZE, Superblock, flags};
+pub use xattr::Xattr;
 
 /// Files whose block positions are kept; each takes 96 KiB at most, and only files of more than 256 blocks are.
 const BLOCK_MAPS: usize = 128;
@@ -46,7 +50,7 @@ pub struct InodeRef(pub u64);
 pub struct Archive {
     superblock: Superblock,
     meta: meta::Meta,
-    block_maps: cache::Cache<Arc<data::BlockMap>>,
+    block_maps: cache::Cache<Arc<block_map::BlockMap>>,
 }
 
 impl Archive {
@@ -98,5 +102,79 @@ impl Archive {
 impl std::fmt::Debug for Archive {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Archive").field("superblock", &self.superblock).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Mutex;
+
+    use super::handmade::{Handmade, words};
+    use super::*;
+
+    /// Notes what is read, and cannot give the bytes from `bad` on.
+    struct Watched {
+        bytes: Vec<u8>,
+        bad: u64,
+        reads: Mutex<Vec<(u64, usize)>>,
+    }
+
+    impl ByteSource for Watched {
+        fn len(&self) -> u64 {
+            self.bytes.len() as u64
+        }
+
+        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+            self.reads.lock().unwrap().push((offset, buf.len()));
+            if offset + buf.len() as u64 > self.bad {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            self.bytes.read_exact_at(buf, offset)
+        }
+    }
+
+    fn watched(bad: impl Fn(&Superblock) -> u64) -> (Arc<Watched>, InodeRef, Superblock) {
+        let mut made = Handmade::new();
+        let fifo = made.inode(6, &words(&[1]));
+        let superblock = made.open().superblock().clone();
+        let source = Watched { bytes: made.bytes(), bad: bad(&superblock), reads: Mutex::default() };
+        (Arc::new(source), fifo, superblock)
+    }
+
+    #[test]
+    fn opening_is_one_small_read_and_an_inode_is_read_once() {
+        let (source, fifo, _) = watched(|_| u64::MAX);
+        let archive = Archive::open(source.clone()).unwrap();
+        assert_eq!(*source.reads.lock().unwrap(), [(0, 106)]);
+        archive.inode(fifo).unwrap();
+        let reads = source.reads.lock().unwrap().len();
+        assert_eq!(reads, 4, "the block of the inode, the list of id blocks, the id block");
+        archive.inode(fifo).unwrap();
+        assert_eq!(source.reads.lock().unwrap().len(), reads);
+    }
+
+    #[test]
+    fn what_is_unreadable_is_named_and_spares_what_lies_before() {
+        let (source, fifo, superblock) = watched(|superblock| superblock.directory_table);
+        let archive = Archive::open(source).unwrap();
+        let error = archive.inode(fifo).unwrap_err();
+        let Error::Io { table: Table::Ids, offset, source } = error else { panic!("{error}") };
+        assert_eq!((offset, source.kind()), (superblock.id_table, io::ErrorKind::InvalidData));
+    }
+
+    #[test]
+    fn an_archive_is_shared_between_threads() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Archive>();
+    }
+
+    #[test]
+    fn too_few_bytes_are_no_archive() {
+        for len in [0, 1, 95] {
+            let error = Archive::open(Arc::new(vec![0; len])).unwrap_err().to_string();
+            assert!(error.contains("too few"), "{error}");
+        }
+        assert!(Archive::open(Arc::new(vec![0; 96])).unwrap_err().to_string().contains("no squashfs archive"));
     }
 }

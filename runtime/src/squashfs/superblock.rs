@@ -231,3 +231,98 @@ pub(super) fn le32(bytes: &[u8], at: usize) -> u32 {
 pub(super) fn le64(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::handmade::Handmade;
+    use super::*;
+
+    fn parse(bytes: &[u8]) -> Result<Superblock, Error> {
+        Superblock::parse(bytes.first_chunk().unwrap(), bytes.len() as u64)
+    }
+
+    #[test]
+    fn every_field_is_where_the_format_has_it() {
+        let mut bytes = vec![0; 2000];
+        let fields: [(usize, &[u8]); 16] = [
+            (0, b"hsqs"),
+            (4, &[1, 2, 3, 4]),
+            (8, &[5, 6, 7, 8]),
+            (12, &[0, 0, 2, 0]),
+            (16, &[9, 0, 0, 0]),
+            (20, &[4, 0]),
+            (22, &[17, 0]),
+            (24, &[0xc0, 0x02]),
+            (26, &[3, 0]),
+            (28, &[4, 0, 0, 0]),
+            (32, &[0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0, 0]),
+            (40, &[0xd0, 7, 0, 0, 0, 0, 0, 0]),
+            (48, &[0, 5, 0, 0, 0, 0, 0, 0]),
+            (56, &[0xff; 8]),
+            (64, &[100, 0, 0, 0, 0, 0, 0, 0]),
+            (72, &[200, 0, 0, 0, 0, 0, 0, 0]),
+        ];
+        for (at, value) in fields {
+            bytes[at..at + value.len()].copy_from_slice(value);
+        }
+        bytes[80..88].copy_from_slice(&0x300u64.to_le_bytes());
+        bytes[88..96].copy_from_slice(&0x400u64.to_le_bytes());
+        let expected = Superblock {
+            inode_count: 0x0403_0201,
+            modification_time: 0x0807_0605,
+            block_size: 131_072,
+            fragment_count: 9,
+            compressor: Compressor::Xz,
+            flags: flags::DUPLICATES | flags::EXPORTABLE | flags::NO_XATTRS,
+            id_count: 3,
+            root: InodeRef(0x6655_4433_2211),
+            bytes_used: 2000,
+            id_table: 0x500,
+            xattr_table: None,
+            inode_table: 100,
+            directory_table: 200,
+            fragment_table: Some(0x300),
+            export_table: Some(0x400),
+        };
+        assert_eq!(parse(&bytes).unwrap(), expected);
+        assert_eq!(expected.directory_end(), 0x300);
+    }
+
+    #[test]
+    fn every_damage_is_named() {
+        let good = Handmade::new().bytes();
+        parse(&good).unwrap();
+        let cases: [(usize, &[u8], &str); 14] = [
+            (0, b"sqsh", "byte 0: magic is"),
+            (28, &[3], "byte 28: version is 3.0"),
+            (30, &[1], "version is 4.1"),
+            (12, &[0, 0x0f], "byte 12: block size is 3840"),
+            (12, &[0, 0, 0x20], "block size is 2097152"),
+            (12, &[0, 8], "block size is 2048"),
+            (22, &[13], "byte 22: block log is 13"),
+            (20, &[7], "byte 20: compressor 7 is unknown"),
+            (26, &[0], "byte 26: there is no id"),
+            (38, &[1], "byte 32: root inode"),
+            (40, &[0xff; 8], "byte 40: the archive has"),
+            (48, &[0xff; 8], "byte 48: id table begins"),
+            (64, &[95], "byte 64: inode table begins at byte 95"),
+            (72, &[96], "byte 64: inode table does not lie before"),
+        ];
+        for (at, value, reason) in cases {
+            let mut bytes = good.clone();
+            bytes[at..at + value.len()].copy_from_slice(value);
+            let error = parse(&bytes).unwrap_err().to_string();
+            assert!(error.starts_with("squashfs: superblock at ") && error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn options_must_be_those_of_the_compressor() {
+        check_options(Compressor::Zstd, &[4, 0x80, 19, 0, 0, 0]).unwrap();
+        check_options(Compressor::Lz4, &[8, 0x80, 1, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+        assert!(check_options(Compressor::Lz4, &[8, 0x80, 2, 0, 0, 0, 0, 0, 0, 0]).is_err());
+        assert!(check_options(Compressor::Zstd, &[8, 0x80, 19, 0, 0, 0, 0, 0, 0, 0]).is_err());
+        assert!(check_options(Compressor::Zstd, &[4, 0x80, 19]).is_err());
+        assert!(check_options(Compressor::Zstd, &[4]).is_err());
+    }
+}

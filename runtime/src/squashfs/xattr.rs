@@ -21,13 +21,16 @@ const TOTAL_MAX: usize = 4 << 20;
 /// Bit of a key's type: the value stands elsewhere.
 const OUT_OF_LINE: u16 = 0x0100;
 
+/// Name with its prefix, and value.
+pub type Xattr = (Vec<u8>, Vec<u8>);
+
 impl Archive {
     /// Names, with their prefix, and values of the extended attributes of `inode`. Attributes with a prefix that is
     /// neither `user.`, `trusted.` nor `security.` are left out, as Linux does.
     ///
     /// # Errors
     /// When the tables are damaged, or names and values have more than 4 MiB.
-    pub fn xattrs(&self, inode: &Inode) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    pub fn xattrs(&self, inode: &Inode) -> Result<Vec<Xattr>, Error> {
         let (Some(set), Some(table)) = (inode.xattr, self.superblock.xattr_table) else { return Ok(Vec::new()) };
         let mut header = [0; 16];
         self.meta.read(Table::Xattrs, table, &mut header)?;
@@ -102,4 +105,83 @@ fn value(cursor: &mut Cursor<'_>) -> Result<Vec<u8>, Error> {
         return Err(cursor.wrong(format!("an xattr value has {size} bytes, at most {VALUE_MAX} are allowed")));
     }
     cursor.bytes(size as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::handmade::{Handmade, words};
+    use super::Xattr;
+
+    fn pair(kind: u16, name: &[u8], value: &[u8]) -> Vec<u8> {
+        let name_len = (name.len() as u16).to_le_bytes();
+        [&kind.to_le_bytes()[..], &name_len, name, &words(&[value.len() as u32]), value].concat()
+    }
+
+    /// The xattrs of an inode with set 0, which says it has `count` pairs at `place`.
+    fn read(pairs: &[u8], place: u64, count: u32) -> Result<Vec<Xattr>, String> {
+        let mut made = Handmade::new();
+        let set = [&place.to_le_bytes()[..], &words(&[count, 0])].concat();
+        made.xattrs = Some((pairs.to_vec(), set));
+        let inode = made.inode(13, &words(&[1, 0]));
+        let archive = made.open();
+        archive.xattrs(&archive.inode(inode).unwrap()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn prefixes_and_references_resolve() {
+        let reference = 0u64.to_le_bytes();
+        let mut pairs = words(&[6]);
+        pairs.extend(b"shared");
+        let start = pairs.len() as u64;
+        pairs.extend(pair(0, b"a", b"1"));
+        pairs.extend(pair(1, b"overlay.opaque", b"y"));
+        pairs.extend(pair(7, b"unknown", b"left out"));
+        pairs.extend(pair(0x102, b"label", &reference));
+        let expected: [(&[u8], &[u8]); 3] =
+            [(b"user.a", b"1"), (b"trusted.overlay.opaque", b"y"), (b"security.label", b"shared")];
+        let found = read(&pairs, start, 4).unwrap();
+        assert_eq!(found, expected.map(|(name, value)| (name.to_vec(), value.to_vec())));
+        assert_eq!(read(&pairs, start, 0), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn damaged_pairs_are_refused() {
+        let cases = [
+            (pair(0, b"", b"1"), "an xattr name has 0 bytes"),
+            (pair(0, &[b'n'; 251], b"1"), "an xattr name has 251 bytes"),
+            (pair(0, b"a\0b", b"1"), "an xattr name has a NUL byte"),
+            (pair(0x100, b"a", b"1"), "a reference to an xattr value has 1 bytes"),
+            (pair(0x100, b"a", &[0xff; 8]), "would lie at"),
+            (pair(0x100, b"a", &[0, 0, 1, 0, 0, 0, 0, 0]), "xattr table at byte"),
+            ([&pair(0, b"a", b"")[..5], &words(&[65_537])].concat(), "an xattr value has 65537 bytes"),
+        ];
+        for (pairs, reason) in cases {
+            let error = read(&pairs, 0, 1).unwrap_err();
+            assert!(error.contains(reason), "{error}: {reason}");
+        }
+        assert!(read(&pair(0, b"a", b"1"), 8192, 1).unwrap_err().contains("would lie at"));
+        assert!(read(&pair(0, b"a", b"1"), 0, u32::MAX).is_err());
+    }
+
+    #[test]
+    fn the_sum_of_all_values_is_bounded() {
+        let value = vec![7; 65_536];
+        let mut pairs = [&words(&[65_536])[..], &value].concat();
+        let start = ((pairs.len() / 8192 * 8194) << 16 | (pairs.len() % 8192)) as u64;
+        for _ in 0..65 {
+            pairs.extend(pair(0x100, b"a", &0u64.to_le_bytes()));
+        }
+        assert_eq!(read(&pairs, start, 63).unwrap().len(), 63);
+        assert!(read(&pairs, start, 65).unwrap_err().contains("exceed 4194304 bytes"));
+    }
+
+    #[test]
+    fn a_set_that_is_not_there_is_refused() {
+        let mut made = Handmade::new();
+        made.xattrs = Some((pair(0, b"a", b"1"), vec![0; 16]));
+        let inode = made.inode(13, &words(&[1, 1]));
+        let archive = made.open();
+        let error = archive.xattrs(&archive.inode(inode).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("inode 7 has xattr set 1, but there are 1"), "{error}");
+    }
 }

@@ -1,5 +1,7 @@
 //! A source tree with everything that squashfs can hold, and `mksquashfs` to pack it.
 
+#![allow(dead_code, reason = "each test program uses a part")]
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
@@ -80,7 +82,7 @@ pub fn full_tree(root: &Path, block_size: usize) {
     fs::write(root.join(OsStr::from_bytes(b"not \xff\xfe text \x01")), b"bytes").unwrap();
     fs::write(root.join("w".repeat(255)), b"widest").unwrap();
     fs::set_permissions(root.join("one"), fs::Permissions::from_mode(0o6711)).unwrap();
-    fs::set_permissions(root.join("empty"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(root.join("empty"), fs::Permissions::from_mode(0o400)).unwrap();
 
     set_xattr(&root.join("one"), "user.short", b"value");
     set_xattr(&root.join("one"), "user.empty", b"");
