@@ -5,6 +5,7 @@
 pub mod build;
 pub mod cli;
 pub mod inspect;
+pub mod instance;
 pub mod launch;
 pub mod stage;
 pub mod verify;
