@@ -31,18 +31,14 @@ impl Seen {
 }
 
 /// Packs the tree under `root`, whatever is mounted in it included, as `find` would list it.
-pub fn pack(
-    root: &Path,
-    mut writer: Writer,
-    options: &Options,
-    progress: &mut dyn Progress,
-) -> Result<Summary, Error> {
+pub fn pack(root: &Path, mut writer: Writer, options: &Options, progress: &mut dyn Progress) -> Result<Summary, Error> {
     let mut scan = Scan::run(root)?;
     let mtime = scan.tree.newest(options.epoch.limit());
     let bytes = scan.seen.values().map(|seen| seen.size).sum();
     progress.total(Some(bytes), Some(scan.seen.len() as u64));
 
-    let mut contents = Contents { root, writer: &mut writer, seen: &mut scan.seen, buffer: vec![0; READ_SIZE], progress };
+    let mut contents =
+        Contents { root, writer: &mut writer, seen: &mut scan.seen, buffer: vec![0; READ_SIZE], progress };
     for path in &options.first {
         // Joining an absolute path would leave the root.
         let path = path.strip_prefix("/").unwrap_or(path);

@@ -132,7 +132,8 @@ mod tests {
     fn what_cannot_be_packed_is_named() {
         let base = tempfile::tempdir().unwrap();
         let path = base.path().join("file.tar");
-        for (content, found) in [(&b""[..], "an empty file"), (b"PK\x03\x04", "a zip archive"), (b"x", "another kind")] {
+        for (content, found) in [(&b""[..], "an empty file"), (b"PK\x03\x04", "a zip archive"), (b"x", "another kind")]
+        {
             std::fs::write(&path, content).unwrap();
             let error = Source::detect(&path).unwrap_err().to_string();
             assert!(error.contains(found) && error.contains("file.tar") && error.contains("a squashfs"), "{error}");

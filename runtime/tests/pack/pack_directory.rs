@@ -167,7 +167,8 @@ fn pack_takes_every_block_size_and_level() {
         assert_same(&source, &unpacked);
         fs::remove_dir_all(unpacked).unwrap();
     }
-    for (block_size, level, word) in [(2048, 3, "2048"), (100_000, 3, "100000"), (4096, 0, "level 0"), (4096, 23, "23")] {
+    for (block_size, level, word) in [(2048, 3, "2048"), (100_000, 3, "100000"), (4096, 0, "level 0"), (4096, 23, "23")]
+    {
         let mut options = options(2);
         (options.squashfs.block_size, options.squashfs.level) = (block_size, level);
         let error = pack_to(&source, &image, &options).unwrap_err().to_string();

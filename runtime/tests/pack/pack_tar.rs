@@ -90,9 +90,12 @@ fn pack_of_a_tar_gives_the_bytes_of_its_directory_in_every_compression() {
     assert_same(&source, &unpack(&image, 0, work.path()));
 
     let tar = work.path().join("source.tar");
-    for format in [&["--format=pax"][..], &["--format=pax", "-S"], &["--format=pax", "-S", "--sparse-version=0.1"],
-        &["--format=pax", "-S", "--sparse-version=0.0"]]
-    {
+    for format in [
+        &["--format=pax"][..],
+        &["--format=pax", "-S"],
+        &["--format=pax", "-S", "--sparse-version=0.1"],
+        &["--format=pax", "-S", "--sparse-version=0.0"],
+    ] {
         gnu_tar(&source, &tar, format);
         pack_to(&tar, &image, &options(2)).unwrap();
         assert!(fs::read(&image).unwrap() == expected, "{format:?}");
@@ -133,10 +136,12 @@ fn pack_of_an_old_gnu_tar_gives_the_bytes_of_its_directory() {
 #[test]
 fn pack_of_a_tar_keeps_devices_owners_and_the_last_of_equal_names() {
     let list = packed(|tar| {
-        let device = |major, minor| move |header: &mut Header| {
-            header.set_device_major(major).unwrap();
-            header.set_device_minor(minor).unwrap();
-            (header.set_uid(4_000_000_000), header.set_gid(7));
+        let device = |major, minor| {
+            move |header: &mut Header| {
+                header.set_device_major(major).unwrap();
+                header.set_device_minor(minor).unwrap();
+                (header.set_uid(4_000_000_000), header.set_gid(7));
+            }
         };
         add_with(tar, EntryType::Char, "dev/null", "", b"", device(1, 3));
         add_with(tar, EntryType::Block, "dev/sda", "", b"", device(8, 200));
@@ -146,7 +151,8 @@ fn pack_of_a_tar_keeps_devices_owners_and_the_last_of_equal_names() {
     });
     let list = list.unwrap();
     let line = |name: &str| {
-        let line = list.lines().find(|line| line.ends_with(&format!(" root/{name}"))).unwrap_or_else(|| panic!("{list}"));
+        let line =
+            list.lines().find(|line| line.ends_with(&format!(" root/{name}"))).unwrap_or_else(|| panic!("{list}"));
         line.split_whitespace().collect::<Vec<_>>().join(" ")
     };
     assert!(line("dev/null").starts_with("crw-r--r-- 4000000000/7 1, 3 "), "{list}");
@@ -269,6 +275,7 @@ fn pack_survives_a_tar_with_any_byte_changed() {
                 header.set_cksum();
                 block.copy_from_slice(header.as_bytes());
             }
+            let _ = fs::remove_file(&source);
             fs::write(&source, &changed).unwrap();
             if let Err(error) = pack_to(&source, &image, &options(1)) {
                 assert!(chain(&error).contains("source.tar"), "{error}");

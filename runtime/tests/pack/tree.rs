@@ -58,7 +58,11 @@ pub fn make(root: &Path, reversed: bool) {
     }
     let many = 0..600;
     let make_one = |number: u32| fs::write(root.join(format!("dir/deep/{number}")), number.to_string()).unwrap();
-    if reversed { many.rev().for_each(make_one) } else { many.for_each(make_one) }
+    if reversed {
+        many.rev().for_each(make_one)
+    } else {
+        many.for_each(make_one)
+    }
 
     let mut sparse = File::create(root.join("dir/sparse")).unwrap();
     sparse.seek(SeekFrom::Start((3 << 20) + 5)).unwrap();

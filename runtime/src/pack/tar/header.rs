@@ -50,7 +50,9 @@ pub struct Member {
 /// Whether `start` begins with the header of a tar: its checksum is right, or it is the end of an empty one.
 pub fn is_header(start: &[u8]) -> bool {
     match start.get(..BLOCK) {
-        Some(block) if block.iter().all(|&byte| byte == 0) => start.len() > BLOCK && start.iter().all(|&byte| byte == 0),
+        Some(block) if block.iter().all(|&byte| byte == 0) => {
+            start.len() > BLOCK && start.iter().all(|&byte| byte == 0)
+        }
         Some(block) => checksum_is_right(Header::from_byte_slice(block)),
         None => false,
     }

@@ -26,7 +26,12 @@ pub fn pack(path: &Path, mut writer: Writer, options: &Options, progress: &mut d
         path,
         tree: Tree::new(),
         root_given: false,
-        first: options.first.iter().filter_map(|path| components(path.as_os_str().as_bytes()).ok()).map(joined).collect(),
+        first: options
+            .first
+            .iter()
+            .filter_map(|path| components(path.as_os_str().as_bytes()).ok())
+            .map(joined)
+            .collect(),
     };
     progress.total(None, None);
     let mut archive = Archive::new(input);

@@ -99,7 +99,9 @@ mod tests {
 
     #[test]
     fn what_is_no_record_is_an_error() {
-        for data in [&b"x=1\n"[..], b"99 x=1\n", b"6 x=1\n\n", b"6 x=12\n", b"5 xx1\n", b"1 x", b"99999999999999999999 x=1\n"] {
+        for data in
+            [&b"x=1\n"[..], b"99 x=1\n", b"6 x=1\n\n", b"6 x=12\n", b"5 xx1\n", b"1 x", b"99999999999999999999 x=1\n"]
+        {
             assert!(Records::parse(data).is_err(), "{}", data.escape_ascii());
         }
         assert!(Records::parse(b"\0\0\0").unwrap().iter().next().is_none());

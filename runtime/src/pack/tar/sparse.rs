@@ -100,7 +100,7 @@ pub fn from_data(input: &mut impl Read) -> io::Result<(Map, u64)> {
 }
 
 fn pairs(numbers: &[u64]) -> io::Result<Map> {
-    if numbers.len() % 2 != 0 {
+    if !numbers.len().is_multiple_of(2) {
         return Err(bad("the map of a sparse file has an offset without a length"));
     }
     Ok(numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
@@ -113,9 +113,12 @@ mod tests {
     #[test]
     fn maps_must_be_in_order_and_fit() {
         check(&vec![(0, 5), (10, 5), (20, 0)], 20, 10).unwrap();
-        for (map, size, stored) in
-            [(vec![(5, 5), (0, 5)], 20, 10), (vec![(0, 21)], 20, 21), (vec![(u64::MAX, 2)], 20, 2), (vec![(0, 5)], 20, 6)]
-        {
+        for (map, size, stored) in [
+            (vec![(5, 5), (0, 5)], 20, 10),
+            (vec![(0, 21)], 20, 21),
+            (vec![(u64::MAX, 2)], 20, 2),
+            (vec![(0, 5)], 20, 6),
+        ] {
             assert!(check(&map, size, stored).is_err(), "{map:?}");
         }
     }

@@ -108,9 +108,8 @@ unsafe extern "C" fn do_block(
     let room = room.min(size - 1) as usize;
     // SAFETY: the contract of `do_block`: `input` holds `size` initialised bytes and `output` has room for
     // `room` bytes; the two do not overlap. zstd only writes to the output.
-    let (input, output) = unsafe {
-        (std::slice::from_raw_parts(input, size as usize), std::slice::from_raw_parts_mut(output, room))
-    };
+    let (input, output) =
+        unsafe { (std::slice::from_raw_parts(input, size as usize), std::slice::from_raw_parts_mut(output, room)) };
     match state.context.compress(output, input, state.level) {
         Ok(length) => i32::try_from(length).unwrap_or(ffi::ERROR_COMPRESSOR),
         // The code is zstd's negated error number; 70 is ZSTD_error_dstSize_tooSmall (zstd_errors.h, stable).

@@ -185,7 +185,10 @@ impl Writer {
         let mut processor = null_mut();
         // SAFETY: `desc` is complete and its pointers are live; the processor is dropped before what it borrows.
         let processor = unsafe {
-            check("creating the block processor", ffi::sqfs_block_processor_create_ex(&raw const desc, &raw mut processor))?;
+            check(
+                "creating the block processor",
+                ffi::sqfs_block_processor_create_ex(&raw const desc, &raw mut processor),
+            )?;
             Owned::new(processor, "creating the block processor")?
         };
         Ok(Self {

@@ -225,8 +225,7 @@ impl<'a> Pass<'a> {
             };
             let (number, kind) = (self.numbers[child.index()], type_bits(&tree.nodes[child.index()]));
             // SAFETY: the directory writer is live and copies the name.
-            let code =
-                unsafe { ffi::sqfs_dir_writer_add_entry(listings, name.as_ptr(), number, reference, kind) };
+            let code = unsafe { ffi::sqfs_dir_writer_add_entry(listings, name.as_ptr(), number, reference, kind) };
             check("adding a directory entry", code)?;
         }
         // SAFETY: the directory writer is live.
@@ -273,8 +272,7 @@ impl<'a> Pass<'a> {
             // The tree leaves out names with NUL.
             let Ok(name) = CString::new(&**name) else { unreachable!("an attribute without a name") };
             // SAFETY: the xattr writer is live and copies name and value.
-            let code =
-                unsafe { ffi::sqfs_xattr_writer_add(xattrs, name.as_ptr(), value.as_ptr().cast(), value.len()) };
+            let code = unsafe { ffi::sqfs_xattr_writer_add(xattrs, name.as_ptr(), value.as_ptr().cast(), value.len()) };
             check(ACTION, code)?;
         }
         let mut index = 0;
