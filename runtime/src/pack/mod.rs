@@ -9,6 +9,7 @@ mod existing;
 mod source;
 mod tar;
 
+pub use crate::progress::Progress;
 pub use error::Error;
 pub use source::{Source, contains};
 
@@ -62,20 +63,6 @@ impl Default for Options {
     fn default() -> Self {
         Self { squashfs: write::Options::default(), epoch: Epoch::Newest, first: Vec::new() }
     }
-}
-
-/// Hears how packing goes on. Called from the packing thread.
-pub trait Progress {
-    /// Once, before the first [`Progress::advance`]: bytes of file contents and regular files to come, where known.
-    fn total(&mut self, bytes: Option<u64>, files: Option<u64>);
-    /// So many more bytes and files are read.
-    fn advance(&mut self, bytes: u64, files: u64);
-}
-
-/// Nobody listens.
-impl Progress for () {
-    fn total(&mut self, _: Option<u64>, _: Option<u64>) {}
-    fn advance(&mut self, _: u64, _: u64) {}
 }
 
 /// What was packed.
