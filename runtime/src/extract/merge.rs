@@ -37,7 +37,10 @@ enum Found {
     Nothing,
     Leaf(Part),
     /// A directory that lower ones still merge into, or, when closed, do not.
-    Directory { parts: Vec<Part>, closed: bool },
+    Directory {
+        parts: Vec<Part>,
+        closed: bool,
+    },
 }
 
 /// The layers, bottom first.

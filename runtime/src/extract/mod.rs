@@ -20,8 +20,8 @@ use std::sync::mpsc::{Receiver, TryRecvError, TrySendError, channel, sync_channe
 
 use attributes::Restorer;
 use content::{Event, Shared, Worker};
-pub use error::{Error, Omitted};
 use error::Counters;
+pub use error::{Error, Omitted};
 use merge::Layers;
 use walk::Walk;
 

@@ -89,12 +89,7 @@ impl<'a> Walk<'a> {
     pub(super) fn unlock(&self) {
         for (path, _) in &self.directories {
             // What fails here shows when the directory is removed.
-            let _ = fchmodat(
-                &self.root,
-                as_os(path),
-                Mode::S_IRWXU,
-                nix::sys::stat::FchmodatFlags::FollowSymlink,
-            );
+            let _ = fchmodat(&self.root, as_os(path), Mode::S_IRWXU, nix::sys::stat::FchmodatFlags::FollowSymlink);
         }
     }
 
@@ -115,8 +110,7 @@ impl<'a> Walk<'a> {
         }
         match &part.inode.kind {
             Kind::File { .. } => {
-                let flags =
-                    OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let file = File::from(openat(dir, name, flags, PRIVATE).map_err(failed("create"))?);
                 self.remember(key, &part, &path);
                 return Ok(Some(Job { file, part, path }));
