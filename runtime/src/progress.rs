@@ -8,7 +8,7 @@ pub trait Progress {
     /// So many more bytes and files are done.
     fn advance(&mut self, bytes: u64, files: u64);
 
-    /// Whether the work shall end here. Asked at least once a MiB; the work then fails as interrupted.
+    /// Whether the work shall end here. Asked every few MiB; the work then fails as interrupted.
     fn stopped(&self) -> bool {
         false
     }

@@ -275,7 +275,7 @@ fn what_no_tree_can_be_is_refused_and_leaves_nothing() {
 }
 
 #[test]
-fn a_size_that_no_file_has_is_refused() {
+fn a_claim_of_a_huge_file_is_refused() {
     let mut made = Handmade::new();
     let listing = [words(&[0, 0, 7]), vec![40, 0, 0, 0, 2, 0, 0, 0, b'f']].concat();
     made.dirs = listing.clone();
@@ -284,8 +284,9 @@ fn a_size_that_no_file_has_is_refused() {
     let body = [&96u64.to_le_bytes()[..], &size, &[0; 8], &words(&[1, u32::MAX, 0, u32::MAX])].concat();
     assert_eq!(made.inode(9, &body).0, 40);
     let (work, _, outcome) = unpack(&[made.open()]);
-    let error = outcome.unwrap_err();
-    assert!(matches!(&error, Error::Write { action: "set the size of", path, .. } if path.ends_with("f")), "{error:?}");
+    // Refused by the file system, or where that takes any size, because the list of blocks ends too soon.
+    let error = outcome.unwrap_err().to_string();
+    assert!(error.contains("set the size of") || error.contains("cannot extract /f of layer 0"), "{error}");
     assert_eq!(fs::read_dir(work.path()).unwrap().count(), 0);
 }
 
