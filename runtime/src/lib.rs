@@ -3,12 +3,14 @@
 
 pub mod control;
 pub mod error;
+pub mod extract;
 pub mod fuse;
 pub mod host;
 pub mod image;
 pub mod instance;
 pub mod mount_server;
 pub mod pack;
+pub mod progress;
 pub mod request;
 pub mod sandbox;
 pub mod session;
