@@ -73,16 +73,13 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::from(code as u8))
 }
 
-/// A user namespace in which the caller is root (with all ids, if it is root already) and a mount namespace.
+/// A user namespace in which the caller is root and every other id is unmapped, and a mount namespace.
 fn own_namespaces() -> Result<(), Box<dyn Error>> {
     let (uid, gid) = (geteuid(), getegid());
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
-    let map = |id: u32| if uid.is_root() { "0 0 4294967295".into() } else { format!("0 {id} 1") };
-    if !uid.is_root() {
-        fs::write("/proc/self/setgroups", "deny")?;
-    }
-    fs::write("/proc/self/uid_map", map(uid.as_raw()))?;
-    fs::write("/proc/self/gid_map", map(gid.as_raw()))?;
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+    fs::write("/proc/self/gid_map", format!("0 {gid} 1"))?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     Ok(())

@@ -176,7 +176,7 @@ impl Superblock {
         rule(self.payload <= super::MAX_IMAGE_LEN, "the layers begin behind 1 TiB")?;
         // Each is at most 1 TiB from here on, so the sums below do not overflow.
         rule(a <= self.payload && b <= self.payload, "a slot lies behind the first layer")?;
-        rule(a >= at + PAGE, "slot A overlaps the superblock")?;
+        rule(a.checked_sub(PAGE).is_some_and(|before| before >= at), "slot A overlaps the superblock")?;
         rule(b >= a + self.slot_capacity, "the slots overlap")?;
         rule(self.payload >= b + self.slot_capacity, "slot B overlaps the first layer")
     }

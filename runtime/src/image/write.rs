@@ -106,13 +106,13 @@ impl<'a> Writer<'a> {
             if is_read_only(&source) { Error::ReadOnly { path, source } } else { Error::Write { path, source } }
         };
         if self.replacement.is_none() {
-            if let Some(file) = open_idle(&self.locked.path).map_err(failed)? {
-                if !is_same(&file, &self.locked.path).map_err(failed)?
+            if let Some(idle) = open_idle(&self.locked.path).map_err(failed)? {
+                if !is_same(&idle.file, &self.locked.path).map_err(failed)?
                     || !is_same(&self.locked.file, &self.locked.path).map_err(failed)?
                 {
                     return Err(Error::Replaced { path: self.locked.path.clone() });
                 }
-                return file.write_all_at(bytes, offset).map_err(failed);
+                return idle.file.write_all_at(bytes, offset).map_err(failed);
             }
             let made = Replacement::create(self.locked, false);
             let path = self.locked.path.clone();
@@ -138,6 +138,8 @@ impl<'a> Writer<'a> {
         if !is_same(&self.locked.file, path).map_err(failed)? {
             return Err(Error::Replaced { path: path.clone() });
         }
+        // `sync` was the last write; a descriptor that stayed open would make the next start fail.
+        replacement.file = File::open(&replacement.path).map_err(failed)?;
         fs::rename(&replacement.path, path).map_err(failed)?;
         replacement.renamed = true;
         File::open(directory(path)).and_then(|directory| directory.sync_all()).map_err(failed)
@@ -152,22 +154,31 @@ fn directory(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
+/// The image, open for writing. Fields drop in this order: closing an inotify descriptor takes the kernel
+/// 10 to 20 milliseconds, in which the image must not be open for writing any more.
+struct Idle {
+    file: File,
+    _watch: Option<Inotify>,
+}
+
 /// Opens the file for writing as soon as it is not executing; `None` when it stays busy.
 ///
 /// The end of an execution is a close without writing, which inotify(7) reports.
-fn open_idle(path: &Path) -> io::Result<Option<File>> {
+fn open_idle(path: &Path) -> io::Result<Option<Idle>> {
     let deadline = Instant::now() + BUSY_WAIT;
     let mut watch: Option<Inotify> = None;
     loop {
         match OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(path) {
             Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) => {}
-            opened => return opened.map(Some),
+            opened => return opened.map(|file| Some(Idle { file, _watch: watch })),
         }
         // The watch is in place before the next attempt, so an end in between is not missed.
         let Some(inotify) = &watch else {
-            let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-            inotify.add_watch(path, AddWatchFlags::IN_CLOSE_NOWRITE)?;
-            watch = Some(inotify);
+            match watch_closes(path) {
+                Ok(inotify) => watch = Some(inotify),
+                // Out of watches: a copy needs none.
+                Err(_) => return Ok(None),
+            }
             continue;
         };
         let left = deadline.saturating_duration_since(Instant::now());
@@ -185,6 +196,12 @@ fn open_idle(path: &Path) -> io::Result<Option<File>> {
             Err(errno) => return Err(errno.into()),
         }
     }
+}
+
+fn watch_closes(path: &Path) -> nix::Result<Inotify> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    inotify.add_watch(path, AddWatchFlags::IN_CLOSE_NOWRITE)?;
+    Ok(inotify)
 }
 
 /// A copy of the image beside it. Its name is fixed, so what an interrupted writer left is overwritten by the
