@@ -15,7 +15,10 @@ use super::tool::Tool;
 /// Page of a command of an image.
 fn image_page(spec: &Spec) -> String {
     let help = help::topic(spec);
-    format!("# fim-{}\n\n{}.\n\n```text\n$ ./app.flatimage fim-{} --help\n{help}```\n", spec.name, spec.summary, spec.name)
+    format!(
+        "# fim-{}\n\n{}.\n\n```text\n$ ./app.flatimage fim-{} --help\n{help}```\n",
+        spec.name, spec.summary, spec.name
+    )
 }
 
 /// Page of a command of the builder.

@@ -39,8 +39,9 @@ pub(super) fn root(layers: &[Arc<Archive>], offset: u64, each: &mut Each<'_>) {
     if !dots(own, own, offset, each) {
         return;
     }
-    for layer in usize::try_from(offset.saturating_sub(DOTS)).unwrap_or(usize::MAX)..layers.len() {
-        let inode = layers[layer].root();
+    let passed = usize::try_from(offset.saturating_sub(DOTS)).unwrap_or(usize::MAX);
+    for (layer, archive) in layers.iter().enumerate().skip(passed) {
+        let inode = archive.root();
         let name = layer.to_string();
         let entry = Entry {
             name: name.as_bytes(),
