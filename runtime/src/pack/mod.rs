@@ -13,6 +13,7 @@ pub use error::Error;
 pub use source::{Source, contains};
 
 use crate::squashfs::write::{self, Writer};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::PathBuf;
 
@@ -32,7 +33,11 @@ impl Epoch {
     /// # Errors
     /// When the variable is not a number of seconds from 0 to 4294967295.
     pub fn from_environment() -> Result<Self, Error> {
-        let Some(value) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(Self::Newest) };
+        Self::parse(std::env::var_os("SOURCE_DATE_EPOCH").as_deref())
+    }
+
+    fn parse(value: Option<&OsStr>) -> Result<Self, Error> {
+        let Some(value) = value else { return Ok(Self::Newest) };
         let seconds = value.to_str().and_then(|text| text.parse().ok());
         seconds.map(Self::Fixed).ok_or_else(|| Error::Epoch(value.to_string_lossy().into_owned()))
     }
@@ -133,6 +138,16 @@ fn clamp_time(seconds: i64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_epoch_is_a_number_or_an_error() {
+        let parse = |value: Option<&str>| Epoch::parse(value.map(OsStr::new));
+        assert_eq!(parse(None).unwrap(), Epoch::Newest);
+        assert_eq!(parse(Some("86400")).unwrap(), Epoch::Fixed(86_400));
+        for value in ["", "-1", "4294967296", "yesterday"] {
+            assert!(parse(Some(value)).unwrap_err().to_string().contains("correct or unset"), "{value}");
+        }
+    }
 
     #[test]
     fn times_out_of_range_are_clamped() {

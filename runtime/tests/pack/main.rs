@@ -46,7 +46,9 @@ fn options(threads: usize) -> Options {
 
 /// Packs whatever is at `source` into a new file.
 fn pack_to(source: &Path, image: &Path, options: &Options) -> Result<Summary, Error> {
-    let out = File::options().read(true).write(true).create(true).truncate(true).open(image).unwrap();
+    // A new file: some file systems write a truncated one to the disk at once, which takes long.
+    let _ = std::fs::remove_file(image);
+    let out = File::options().read(true).write(true).create_new(true).open(image).unwrap();
     pack(&Source::detect(source)?, &out, 0, options, &mut ())
 }
 

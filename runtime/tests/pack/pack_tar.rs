@@ -278,6 +278,7 @@ fn pack_survives_a_tar_with_any_byte_changed() {
                 header.set_cksum();
                 block.copy_from_slice(header.as_bytes());
             }
+            let _ = fs::remove_file(&source);
             fs::write(&source, &changed).unwrap();
             if let Err(error) = pack_to(&source, &image, &options(1)) {
                 assert!(chain(&error).contains("source.tar"), "{error}");
