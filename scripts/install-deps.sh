@@ -7,16 +7,9 @@ set -euo pipefail
 packages() {
     cat <<'TABLE'
 build gcc             links the program and compiles the C libraries that come with crates
-build pkg-config      finds libsquashfs
 build libc6-dev       static C library
 build libsquashfs-dev writes layers (static archive of libsquashfs)
 build libclang-dev    bindgen of the squashfs-ng crate
-build zlib1g-dev      static archive, named at the link: libsquashfs's own reader, which tests compare with
-build liblzma-dev     static archive, named at the link: libsquashfs's own reader, which tests compare with
-build liblz4-dev      static archive, named at the link: libsquashfs's own reader, which tests compare with
-build libzstd-dev     static archive, named at the link: libsquashfs's own reader, which tests compare with
-build liblzo2-dev     static archive, named at the link: libsquashfs's own reader, which tests compare with
-build libbz2-dev      static archive, named at the link: libsquashfs's own reader, which tests compare with
 demo busybox-static   the program that the demonstration image holds
 test busybox-static   the program that small test images hold
 test debootstrap      the real Debian tree that the tests pack and run
