@@ -1,6 +1,8 @@
 //! Which command runs. `argv[1]` that begins with `fim-` is a command of ours, everything else is the boot command's.
 
 pub mod help;
+#[cfg(test)]
+mod pages;
 pub mod spec;
 pub mod tool;
 

@@ -11,7 +11,7 @@ use crate::{Failure, build, extract};
 /// Makes and examines single-file applications.
 #[derive(Debug, Parser)]
 #[command(name = "fim", version, disable_help_subcommand = true)]
-struct Tool {
+pub(super) struct Tool {
     #[command(subcommand)]
     command: Command,
 }

@@ -65,6 +65,7 @@ pub fn enter(
                 let (server, alive, pid) = begin(invocation, plan, data, &directory, held)?;
                 break (directory, server, alive, vec![pid]);
             }
+            Err(theirs) if is_empty(&theirs, data)? => drop(lock::wait(data, lock::SESSION)?),
             Err(theirs) => {
                 let record = Record::read(&theirs, &data.join(lock::SESSION))?;
                 same_shape(&record, plan, data)?;
@@ -79,6 +80,17 @@ pub fn enter(
         children.push(host::start(&directory, data, server.try_clone()?, &starting, roles.host)?);
     }
     Ok(Joined { directory, server, alive, starting, children })
+}
+
+/// Whether the holder of the session lock has no record in it: its session has ended, or will not begin because its
+/// starter, which held the start lock until then, was killed. Either way it releases the lock without waiting for
+/// anybody.
+fn is_empty(theirs: &File, data: &Path) -> Result<bool, Failure> {
+    let path = data.join(lock::SESSION);
+    let metadata = theirs
+        .metadata()
+        .map_err(|error| Message::boxed(format!("cannot examine the lock {}: {error}", path.display())))?;
+    Ok(metadata.len() == 0)
 }
 
 /// Makes the session directory, without what an earlier session that was killed left there.

@@ -167,9 +167,11 @@ fn make_directory(path: &Path) -> io::Result<()> {
 /// Where files that the instance needs but the image lacks are kept; /run is the instance's own tmpfs.
 const SYNTHESISED: &str = "/run/fim";
 
+/// The content of an account file with an entry for the account; `None` when it has one already.
+type WithEntry = fn(&[u8], &super::plan::Account) -> Option<Vec<u8>>;
+
 fn accounts(plan: &Plan) -> Result<(), Error> {
-    let files: [(&str, fn(&[u8], &super::plan::Account) -> Option<Vec<u8>>); 2] =
-        [("passwd", account::passwd), ("group", account::group)];
+    let files: [(&str, WithEntry); 2] = [("passwd", account::passwd), ("group", account::group)];
     for (name, with_entry) in files {
         let target = PathBuf::from("/etc").join(name);
         let existing = match fs::read(&target) {

@@ -1,0 +1,97 @@
+#!/bin/bash
+# Installs the Debian or Ubuntu packages that are missing for the named sets: scripts/install-deps.sh SET...
+# Sets: build, demo, test, bench, ci. Says which packages it installs and why; silent when none is missing.
+set -euo pipefail
+
+# SET PACKAGE REASON
+packages() {
+    cat <<'TABLE'
+build gcc             links the program and compiles the C libraries that come with crates
+build libc6-dev       static C library
+build libsquashfs-dev writes layers (static archive of libsquashfs)
+build libclang-dev    bindgen of the squashfs-ng crate
+demo busybox-static   the program that the demonstration image holds
+test busybox-static   the program that small test images hold
+test debootstrap      the real Debian tree that the tests pack and run
+test squashfs-tools   mksquashfs makes what the reader must read, unsquashfs reads what the packer makes
+test tar              GNU tar makes archives for the packer
+test xz-utils         compressed archives for the packer
+test zstd             compressed archives for the packer
+test attr             extended attributes
+test e2fsprogs        small file systems
+test util-linux       setpriv, unshare, mount
+test python3          scripts/test.sh reads cargo's messages with it
+ci python3            licences and sources are checked with it
+ci shellcheck         checks the scripts
+ci binutils           readelf
+bench gcc             the measuring program
+bench debootstrap     the measured tree
+bench squashfs-tools  the measured archive
+bench squashfuse      a peer: FUSE server of a squashfs
+bench fuse3           unmounts the peer
+bench bubblewrap      a peer: sandbox
+bench crun            a peer: container runtime
+bench podman          a peer: container engine
+bench util-linux      unshare, mount
+bench python3         statistics
+TABLE
+}
+
+main() {
+    local wanted=" $* " missing=() set package reason
+    (($#)) || { sed -n '2,3s/^# //p' "$0" >&2; exit 2; }
+    if ! command -v dpkg-query >/dev/null; then
+        echo "install-deps: no Debian system: install what stands in the table of $0 by hand" >&2
+    else
+        while read -r set package reason; do
+            [[ $wanted == *" $set "* && " ${missing[*]} " != *" $package "* ]] || continue
+            installed "$package" && continue
+            echo "install-deps: $package: $reason" >&2
+            missing+=("$package")
+        done < <(packages)
+        ((${#missing[@]} == 0)) || install "${missing[@]}"
+    fi
+    if [[ $wanted == *" build "* ]]; then need_rust; fi
+}
+
+installed() {
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
+}
+
+install() {
+    local as_root=() log
+    if ((EUID != 0)); then
+        command -v sudo >/dev/null || {
+            echo "install-deps: neither root nor sudo; as root: apt-get install --no-install-recommends $*" >&2
+            exit 1
+        }
+        as_root=(sudo)
+    fi
+    log=$(mktemp)
+    # Package lists may be missing or old: they are fetched when installing fails without.
+    local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -y -q)
+    if ! "${apt[@]}" install --no-install-recommends "$@" >"$log" 2>&1 </dev/null &&
+        ! { "${apt[@]}" update && "${apt[@]}" install --no-install-recommends "$@"; } >"$log" 2>&1 </dev/null; then
+        cat "$log" >&2
+        echo "install-deps: cannot install $*" >&2
+        rm -f "$log"
+        exit 1
+    fi
+    rm -f "$log"
+}
+
+need_rust() {
+    local wanted have
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")
+    if ! have=$(cargo --version 2>/dev/null); then
+        echo "install-deps: no Rust toolchain: cargo is not in PATH; install Rust $wanted or newer from https://rustup.rs" >&2
+        exit 1
+    fi
+    have=$(cut -d' ' -f2 <<<"$have")
+    if [[ $(printf '%s\n' "$wanted" "$have" | sort -V | head -n1) != "$wanted" ]]; then
+        echo "install-deps: Rust $have is too old: $wanted or newer is needed; try: rustup update stable" >&2
+        exit 1
+    fi
+}
+
+main "$@"
