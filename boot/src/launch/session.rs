@@ -141,6 +141,8 @@ fn begin(
     for index in image.root_layers() {
         let source: Arc<dyn ByteSource> = Arc::new(image.layer_source(index)?);
         let name = format!("layer {index} of {}", invocation.path.display());
+        log::debug!("Mounting layer from '{}' with offset '{}'", invocation.path.display(), image.config.layers[index].offset);
+        log::debug!("Overlay layer '{index}'");
         layers.push(Layer { name, source, descriptor: image.file.as_raw_fd() });
     }
     let starting = mount_server::start(Request {

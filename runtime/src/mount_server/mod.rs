@@ -18,6 +18,7 @@ use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 
 use crate::fuse;
+use crate::journal;
 use crate::sandbox::id_map::IdMap;
 use crate::session::lock::{self, Held};
 use crate::session::pipe;
@@ -29,6 +30,9 @@ use crate::sys::{descriptor, process, title};
 
 /// Kernel overlayfs stacks at most 500 layers; some room is left for what a later version adds.
 pub const MAX_LAYERS: usize = 400;
+
+/// File in the data directory that damaged blocks and other errors of the server are written to.
+pub const JOURNAL: &str = "errors.log";
 
 /// A layer to serve.
 pub struct Layer {
@@ -201,6 +205,7 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(fuse::Server, A
     nix::unistd::setsid().map_err(|errno| io_error("start", "a session of processes")(errno.into()))?;
     title::set("fim-mount", format!("fim: mount server of {}", request.directory.display()).as_bytes());
     process::set_umask(0o022);
+    journal::direct_to(&request.data.join(JOURNAL));
     // 2. Namespaces of the session. Every ID is written by the starter where that takes its privileges.
     diagnose::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
     match request.ids {
