@@ -58,12 +58,7 @@ impl Log for Journal {
 }
 
 fn append(path: &Path, line: &str) -> io::Result<()> {
-    let mut file = File::options()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)?;
+    let mut file = File::options().append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)?;
     if file.metadata()?.len() >= LIMIT {
         file.set_len(0)?;
     }

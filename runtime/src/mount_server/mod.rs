@@ -113,8 +113,6 @@ pub struct Starting {
 /// A mount server that serves. Dropping it tells the server that the starter holds its own liveness pipe by now.
 #[derive(Debug)]
 pub struct Ready {
-    /// Its process.
-    pub pid: Pid,
     /// Kept open until the starter has joined; see [`wait_for_end`].
     _channel: UnixStream,
 }
@@ -140,30 +138,50 @@ pub fn start(request: Request) -> Result<Starting, Error> {
 }
 
 impl Starting {
-    /// Waits until the session can be joined.
+    /// The server's process.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Waits until the session's user namespace exists and its IDs are mapped, so that an instance can be begun in it
+    /// while the server goes on mounting.
     ///
     /// # Errors
     /// The server's own error as one line of text.
-    pub fn wait(mut self, ids: IdMap) -> Result<Ready, String> {
-        let lost = |error: io::Error| format!("the mount server ended before it was ready ({error})");
-        let mut byte = [0];
-        loop {
-            self.channel.read_exact(&mut byte).map_err(lost)?;
-            match byte[0] {
-                NAMESPACES => {
-                    ids.write(self.pid).map_err(|error| format!("cannot map the session's IDs: {error}"))?;
-                    self.channel.write_all(&byte).map_err(lost)?;
-                }
-                READY => return Ok(Ready { pid: self.pid, _channel: self.channel }),
-                _ => {
-                    let mut text = String::new();
-                    // Whatever could be read of the message is better than none.
-                    let _ = self.channel.read_to_string(&mut text);
-                    return Err(text);
-                }
-            }
+    pub fn namespaces(&mut self, ids: IdMap) -> Result<(), String> {
+        self.expect(NAMESPACES)?;
+        if ids == IdMap::Full {
+            ids.write(self.pid).map_err(|error| format!("cannot map the session's IDs: {error}"))?;
+            self.channel.write_all(&[NAMESPACES]).map_err(lost)?;
         }
+        Ok(())
     }
+
+    /// Waits until the session's root is mounted.
+    ///
+    /// # Errors
+    /// The server's own error as one line of text.
+    pub fn ready(mut self) -> Result<Ready, String> {
+        self.expect(READY)?;
+        Ok(Ready { _channel: self.channel })
+    }
+
+    fn expect(&mut self, word: u8) -> Result<(), String> {
+        let mut byte = [0];
+        self.channel.read_exact(&mut byte).map_err(lost)?;
+        if byte[0] == word {
+            return Ok(());
+        }
+        let mut text = String::new();
+        // Whatever could be read of the message is better than none.
+        let _ = self.channel.read_to_string(&mut text);
+        Err(text)
+    }
+}
+
+fn lost(error: io::Error) -> String {
+    format!("the mount server ended before it was ready ({error})")
 }
 
 /// Words of the channel between a starter and its server.
@@ -209,14 +227,14 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(fuse::Server, A
     // 2. Namespaces of the session. Every ID is written by the starter where that takes its privileges.
     diagnose::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
     match request.ids {
-        IdMap::Single { .. } => request.ids.write(nix::unistd::getpid()).map_err(diagnose::id_map)?,
-        IdMap::Full => {
-            let mut byte = [NAMESPACES];
-            channel
-                .write_all(&byte)
-                .and_then(|()| channel.read_exact(&mut byte))
-                .map_err(io_error("reach", "the starter"))?;
+        IdMap::Single { .. } => {
+            request.ids.write(nix::unistd::getpid()).map_err(diagnose::id_map)?;
+            channel.write_all(&[NAMESPACES]).map_err(io_error("reach", "the starter"))?;
         }
+        IdMap::Full => channel
+            .write_all(&[NAMESPACES])
+            .and_then(|()| channel.read_exact(&mut [0]))
+            .map_err(io_error("reach", "the starter"))?,
     }
     // 3. Later mounts of the host arrive here, ours never leave.
     let none: Option<&str> = None;
