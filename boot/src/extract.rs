@@ -62,8 +62,8 @@ pub fn run(arguments: &Arguments) -> Result<i32, Failure> {
 /// The layers of the root file system, every byte of which is verified when it is read.
 fn layers(image: &Image) -> Result<Vec<Archive>, Failure> {
     let failed = |index: usize, error: &dyn std::error::Error| {
-        let cause = runtime::error::chain(error);
-        Message::boxed(format!("cannot read layer {index} of {}: {cause}", image.path.display()))
+        let (cause, path) = (runtime::error::chain(error), image.path.display());
+        Message::boxed(format!("cannot read layer {index} of {path}: {cause}; {}", verify_hint(&image.path)))
     };
     let mut layers = Vec::new();
     for index in image.root_layers() {
@@ -121,10 +121,14 @@ fn part(target: &Path) -> Result<PathBuf, Failure> {
     Ok(target.with_file_name(OsString::from_vec(part)))
 }
 
+fn verify_hint(image: &Path) -> String {
+    format!("`fim verify {}` tells whether the file was damaged", image.display())
+}
+
 fn explain(error: extract::Error, image: &Path) -> Failure {
     let hint = match &error {
         extract::Error::Layer { .. } | extract::Error::Contradiction { .. } => {
-            format!("; `fim verify {}` tells whether the file was damaged", image.display())
+            format!("; {}", verify_hint(image))
         }
         extract::Error::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
             "; free some space or extract elsewhere".to_owned()
