@@ -104,7 +104,11 @@ fn a_directory_in_use_is_not_touched() {
     assert_fails(&fim(&work, "extract app dangling"), "cannot extract to dangling");
     assert_fails(&fim(&work, "extract nothing copy"), "nothing");
     assert_fails(&fim(&work, "extract app"), "DIRECTORY");
-    assert_eq!(fs::read_dir(work.path()).unwrap().count(), 3, "nothing else is left");
+    fs::create_dir(work.path().join("here")).unwrap();
+    let mut here = Command::new(FIM);
+    here.args(["extract", "../app", "."]).current_dir(work.path().join("here"));
+    assert_fails(&here.output().unwrap(), ". is the current directory");
+    assert_eq!(fs::read_dir(work.path()).unwrap().count(), 4, "nothing else is left");
 }
 
 #[test]

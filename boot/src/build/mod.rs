@@ -52,7 +52,7 @@ pub struct Arguments {
     /// A variable of the guest's environment; may be given again
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable())]
     pub env: Vec<Variable>,
-    /// Compress what a start reads first like everything else
+    /// Compress what a start reads first (found in directories only) like everything else
     #[arg(long)]
     pub no_startup_set: bool,
     /// Replace the output if it exists

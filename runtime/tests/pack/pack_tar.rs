@@ -27,7 +27,9 @@ fn add_with(
     header.set_entry_type(kind);
     header.set_size(data.len() as u64);
     header.set_mode(0o644);
-    (header.set_uid(0), header.set_gid(0), header.set_mtime(86_400));
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(86_400);
     change(&mut header);
     header.set_cksum();
     tar.append(&header, data).unwrap();
@@ -140,7 +142,8 @@ fn pack_of_a_tar_keeps_devices_owners_and_the_last_of_equal_names() {
             move |header: &mut Header| {
                 header.set_device_major(major).unwrap();
                 header.set_device_minor(minor).unwrap();
-                (header.set_uid(4_000_000_000), header.set_gid(7));
+                header.set_uid(4_000_000_000);
+                header.set_gid(7);
             }
         };
         add_with(tar, EntryType::Char, "dev/null", "", b"", device(1, 3));

@@ -100,7 +100,7 @@ pub fn from_data(input: &mut impl Read) -> io::Result<(Map, u64)> {
 }
 
 fn pairs(numbers: &[u64]) -> io::Result<Map> {
-    if numbers.len() % 2 != 0 {
+    if !numbers.len().is_multiple_of(2) {
         return Err(bad("the map of a sparse file has an offset without a length"));
     }
     Ok(numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
