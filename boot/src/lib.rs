@@ -4,8 +4,12 @@
 
 pub mod build;
 pub mod cli;
+pub mod extract;
 pub mod inspect;
+mod interrupt;
+pub mod instance;
 pub mod launch;
+mod progress;
 pub mod stage;
 pub mod verify;
 pub mod version;

@@ -4,8 +4,12 @@
 #![forbid(unsafe_code)]
 
 mod command;
+mod pump;
+mod request;
 mod supervise;
 mod terminal;
+
+use std::fs::File;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
@@ -14,6 +18,8 @@ use nix::sys::signal::Signal;
 use runtime::control::FromGuest;
 use runtime::instance::Start;
 use runtime::sandbox::{self, apply};
+use runtime::session::pipe;
+use runtime::sys::mount::{self, Detached};
 use runtime::sys::title;
 
 /// What can go wrong before the command runs.
@@ -22,6 +28,9 @@ pub enum Error {
     /// The sandbox.
     #[error(transparent)]
     Sandbox(#[from] sandbox::Error),
+    /// Named pipes of the session.
+    #[error(transparent)]
+    Session(#[from] runtime::session::Error),
     /// Anything else, with what was tried.
     #[error("cannot {0}")]
     System(&'static str, #[source] std::io::Error),
@@ -36,7 +45,7 @@ impl Error {
 /// Runs as PID 1 of a fresh PID namespace until the instance ends; returns the exit code of the process.
 #[must_use]
 pub fn run(start: &Start) -> i32 {
-    match build(start).and_then(|terminal| supervise::run(start, terminal)) {
+    match build(start).and_then(|built| supervise::run(start, built)) {
         Ok(()) => 0,
         Err(error) => {
             let text = runtime::error::chain(&error);
@@ -47,7 +56,16 @@ pub fn run(start: &Start) -> i32 {
     }
 }
 
-fn build(start: &Start) -> Result<Option<terminal::Terminal>, Error> {
+/// What PID 1 has when the instance stands.
+struct Built {
+    terminal: Option<terminal::Terminal>,
+    /// The instance's directory as a mount of its own: from a plain descriptor `..` would lead to the host.
+    pipes: Detached,
+    /// Requests are announced here.
+    doorbell: File,
+}
+
+fn build(start: &Start) -> Result<Built, Error> {
     // 1. Nothing outlives the starter. It may have died before this was armed, which its closed channel tells.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(Error::system("arm the parent-death signal"))?;
     let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(&start.channel), PollFlags::empty())];
@@ -57,6 +75,8 @@ fn build(start: &Start) -> Result<Option<terminal::Terminal>, Error> {
     // 2. What a guest can read of this process must not tell the host's paths.
     title::set("fim-guest", b"fim: guest daemon");
     nix::unistd::setsid().map_err(Error::system("start a session of processes"))?;
+    let pipes = mount::clone_tree(&start.directory, false).map_err(Error::system("keep the instance's pipes"))?;
+    let doorbell = pipe::listener(&start.directory.join(pipe::GUEST))?;
     // 3. Mounts, root, loopback: with every capability over the session's user namespace.
     apply::enter(&start.plan, &start.root)?;
     let terminal = terminal::open(&start.terminal, &start.channel)?;
@@ -66,5 +86,5 @@ fn build(start: &Start) -> Result<Option<terminal::Terminal>, Error> {
     // 5. Nothing in the instance may look into this process (its descriptors reach out of the instance).
     prctl::set_dumpable(false).map_err(Error::system("close this process to others"))?;
     apply::seal(&start.plan)?;
-    Ok(terminal)
+    Ok(Built { terminal, pipes, doorbell })
 }

@@ -1,5 +1,6 @@
 //! The loop of PID 1: reaps, forwards, reports, and ends.
 
+use std::io::Read;
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
@@ -9,15 +10,16 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use runtime::control::{FromGuest, ToGuest};
+use runtime::wire::{Doorbells, Ring};
 
 use crate::terminal::Terminal;
 use runtime::instance::Start;
 
-use crate::{Error, command};
+use crate::{Built, Error, command};
 
 /// Starts the command and stays until it has ended. When this process returns, the kernel ends all others of the
 /// instance.
-pub(crate) fn run(start: &Start, terminal: Option<Terminal>) -> Result<(), Error> {
+pub(crate) fn run(start: &Start, built: Built) -> Result<(), Error> {
     // Every signal that reaches PID 1 comes through the descriptor or is ignored by it.
     let all = SigSet::all();
     all.thread_block().map_err(Error::system("block signals"))?;
@@ -25,16 +27,18 @@ pub(crate) fn run(start: &Start, terminal: Option<Terminal>) -> Result<(), Error
     children.add(Signal::SIGCHLD);
     let signals = SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(Error::system("watch for children"))?;
+    let Built { terminal, pipes, mut doorbell } = built;
     let main = command::start(&start.command, terminal.as_ref()).map_err(Error::system("start the command"))?;
     let instance = Instance { start, terminal, main };
+    let mut doorbells = Doorbells::default();
     loop {
-        let watched = [start.channel.as_fd(), start.server.as_fd(), signals.as_fd()];
+        let watched = [start.channel.as_fd(), start.server.as_fd(), signals.as_fd(), doorbell.as_fd()];
         let mut fds = watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(Error::system("wait for events")(errno)),
         }
-        let [channel, server, child] = fds.map(|fd| fd.any().unwrap_or(false));
+        let [channel, server, child, ring] = fds.map(|fd| fd.any().unwrap_or(false));
         if child {
             while let Ok(Some(_)) = signals.read_signal() {}
             if instance.reap() {
@@ -45,6 +49,17 @@ pub(crate) fn run(start: &Start, terminal: Option<Terminal>) -> Result<(), Error
             let text = "the mount server of this session has ended; the instance cannot go on without its files";
             instance.report(&FromGuest::Failed(text.to_owned()));
             return Ok(());
+        }
+        if ring {
+            let mut bytes = [0; 4096];
+            if let Ok(len) = doorbell.read(&mut bytes) {
+                for ring in doorbells.feed(&bytes[..len]) {
+                    if let Ring::Exec { request, .. } = ring {
+                        // At a process limit the request is lost with its client's pipes; the instance goes on.
+                        let _ = crate::request::start(&pipes, request);
+                    }
+                }
+            }
         }
         if channel && !instance.obey() {
             return Ok(());

@@ -10,10 +10,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use runtime::host::Start;
+use runtime::host::{self, Start};
+use runtime::request;
 use runtime::session::registry::Registry;
 use runtime::session::{Error, lock};
 use runtime::sys::process;
+use runtime::wire::{Doorbells, Ring};
 
 /// Runs until the mount server of the session has ended; returns the exit code of the process.
 #[must_use]
@@ -30,6 +32,7 @@ pub fn run(start: Start) -> i32 {
 fn watch(mut doorbell: File, server: &OwnedFd, registry: &Registry) -> Result<(), Error> {
     let mut instances: BTreeMap<u64, OwnedFd> = BTreeMap::new();
     adopt(registry, &mut instances)?;
+    let mut doorbells = Doorbells::default();
     loop {
         let ids: Vec<u64> = instances.keys().copied().collect();
         let events: Vec<bool> = {
@@ -50,10 +53,13 @@ fn watch(mut doorbell: File, server: &OwnedFd, registry: &Registry) -> Result<()
             }
         }
         if events[1] {
-            // Any number of rings, whole or torn, mean the same: look again.
-            let mut rings = [0; 4096];
-            if doorbell.read(&mut rings).is_ok() {
+            let mut bytes = [0; 4096];
+            if let Ok(len) = doorbell.read(&mut bytes) {
+                // Whatever else it says, a ring means that the registry may have changed.
                 adopt(registry, &mut instances)?;
+                for ring in doorbells.feed(&bytes[..len]) {
+                    route(ring, registry, &instances);
+                }
             }
         }
     }
@@ -72,6 +78,24 @@ fn adopt(registry: &Registry, instances: &mut BTreeMap<u64, OwnedFd>) -> Result<
         }
     }
     Ok(())
+}
+
+/// Passes a request on to the guest daemon of its instance. What cannot be passed on is answered, if its client is
+/// still there to hear it.
+fn route(ring: Ring, registry: &Registry, instances: &BTreeMap<u64, OwnedFd>) {
+    let Ring::Exec { instance, request } = ring else { return };
+    let directory = registry.directory(instance);
+    let reason = if instances.contains_key(&instance) {
+        match host::ring_guest(&directory, ring) {
+            Ok(true) => return,
+            Ok(false) => format!("instance {instance} is ending"),
+            Err(error) => runtime::error::chain(&error),
+        }
+    } else {
+        format!("instance {instance} has ended")
+    };
+    // The client may have gone, or its pipes with the instance: it sees either by itself.
+    let _ = request::refuse(&directory, request, &reason);
 }
 
 /// Removes what a mount server that was killed could not. A session that lives again is left alone.

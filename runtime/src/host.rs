@@ -9,6 +9,7 @@ use nix::errno::Errno;
 
 use crate::session::{Error, lock, pipe};
 use crate::sys::{descriptor, process, title};
+use crate::wire::{Doorbell, Ring};
 
 /// All that a host daemon starts from; inherited across fork.
 #[derive(Debug)]
@@ -33,13 +34,24 @@ pub fn doorbell(session: &Path) -> PathBuf {
 ///
 /// # Errors
 /// When something else stands in the pipe's place.
-pub fn ring(session: &Path) -> Result<bool, Error> {
-    let path = doorbell(session);
-    let Some(mut pipe) = pipe::writer(&path)? else { return Ok(false) };
-    match pipe.write(&[0]) {
-        // A full pipe holds rings enough.
+pub fn ring(session: &Path, ring: Ring) -> Result<bool, Error> {
+    ring_pipe(&doorbell(session), ring)
+}
+
+/// Rings the guest daemon of the instance with this directory; false when it has gone.
+///
+/// # Errors
+/// When something else stands in the pipe's place.
+pub fn ring_guest(instance: &Path, ring: Ring) -> Result<bool, Error> {
+    ring_pipe(&instance.join(pipe::GUEST), ring)
+}
+
+fn ring_pipe(path: &Path, ring: Ring) -> Result<bool, Error> {
+    let Some(mut pipe) = pipe::writer(path)? else { return Ok(false) };
+    // A full pipe empties as fast as the daemon reads; a doorbell is small enough to be written whole or not at all.
+    crate::request::block(&pipe).map_err(Error::io("ring", path))?;
+    match pipe.write(&Doorbell::encode(ring)) {
         Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Error::io("ring", path)(error)),
     }

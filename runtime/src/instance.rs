@@ -72,6 +72,8 @@ impl Keeper {
 pub struct Start {
     /// The session's writable root, as the session's mount namespace names it.
     pub root: PathBuf,
+    /// The instance's directory in the session's, with its pipes.
+    pub directory: PathBuf,
     /// What the instance sees.
     pub plan: Plan,
     /// What it runs.

@@ -3,14 +3,18 @@
 
 pub mod control;
 pub mod error;
+pub mod extract;
 pub mod fuse;
 pub mod host;
 pub mod image;
 pub mod instance;
 pub mod mount_server;
 pub mod pack;
+pub mod progress;
+pub mod request;
 pub mod sandbox;
 pub mod session;
 pub mod source;
 pub mod squashfs;
 pub mod sys;
+pub mod wire;

@@ -1,7 +1,5 @@
 //! `fim build`: an image from a directory, a tar or a squashfs.
 
-mod progress;
-
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write;
@@ -141,8 +139,9 @@ fn write(arguments: &Arguments, source: &Source, program: &[u8], draft: &Draft) 
     if let Some(threads) = arguments.threads {
         packing.squashfs.threads = threads.max(1);
     }
-    let mut bar = progress::bar(arguments.quiet);
-    let packed = pack::pack(source, writer.file(), writer.layer_offset(), &packing, bar.as_mut())?;
+    let interrupt = crate::interrupt::Interrupt::hold()?;
+    let mut bar = crate::progress::Listener::new(arguments.quiet, &interrupt);
+    let packed = pack::pack(source, writer.file(), writer.layer_offset(), &packing, &mut bar)?;
     let facts = LayerFacts {
         kind: LayerKind::Squashfs,
         unpacked: packed.unpacked_bytes.unwrap_or_default(),

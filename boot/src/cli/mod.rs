@@ -61,6 +61,7 @@ pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i
             })?;
             launch::run(invocation, &program, roles, build)
         }
+        "instance" => crate::instance::run(invocation, rest, roles, build),
         "version" => version(invocation, rest, build),
         "help" => help_command(rest),
         "inspect" => {

@@ -56,6 +56,27 @@ pub const COMMANDS: &[Spec] = &[
         frees_file: true,
     },
     Spec {
+        name: "instance",
+        summary: "Manage running instances",
+        usages: &[
+            Usage {
+                line: "<exec> <id> [args...]",
+                words: &[
+                    ("exec", "Run a command in a running instance"),
+                    ("id", "ID of the instance in which to execute the command"),
+                    ("args", "Arguments for the 'exec' command"),
+                ],
+            },
+            Usage {
+                line: "<list> [--json]",
+                words: &[("list", "Lists current instances"), ("--json", "Print a JSON array")],
+            },
+        ],
+        notes: &["IDs count from 0 in start order and are not reused while any instance of the session runs."],
+        examples: &["fim-instance exec 0 echo hello"],
+        frees_file: true,
+    },
+    Spec {
         name: "inspect",
         summary: "Print what the image holds without running it",
         usages: &[Usage { line: "[--json]", words: &[("--json", "Print one JSON object")] }],

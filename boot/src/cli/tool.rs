@@ -1,4 +1,4 @@
-//! The builder's command line: `fim build`, `inspect`, `verify`.
+//! The builder's command line: `fim build`, `extract`, `inspect`, `verify`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use runtime::error::FAILURE;
 
-use crate::{Failure, build};
+use crate::{Failure, build, extract};
 
 /// Makes and examines single-file applications.
 #[derive(Debug, Parser)]
@@ -20,6 +20,8 @@ pub(super) struct Tool {
 enum Command {
     /// Make an image from a directory, a tar archive or a squashfs
     Build(build::Arguments),
+    /// Unpack the merged layers of an image into a directory
+    Extract(extract::Arguments),
     /// Print what an image holds, without running it
     Inspect {
         /// The image
@@ -54,6 +56,7 @@ pub fn run(args: &[OsString]) -> Result<i32, Failure> {
     };
     match tool.command {
         Command::Build(arguments) => build::run(&arguments),
+        Command::Extract(arguments) => extract::run(&arguments),
         Command::Inspect { image, json } => {
             crate::inspect::run(&image, json, &mut std::io::stdout().lock())?;
             Ok(0)

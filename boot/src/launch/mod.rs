@@ -5,9 +5,9 @@ pub mod environment;
 pub mod facts;
 pub mod plan;
 pub mod session;
-mod signals;
+pub(crate) mod signals;
 mod starter;
-mod terminal;
+pub(crate) mod terminal;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -15,6 +15,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use runtime::control::Channel;
 use runtime::image::Config;
 use runtime::instance::{self, Start, TerminalUse};
+use runtime::session::registry::Registry;
 use runtime::sys::process::{self, Side};
 
 use crate::version::Build;
@@ -67,7 +68,7 @@ pub fn run(invocation: &Invocation, program: &Program, roles: Roles, build: Buil
     let instance = joined.register(&plan)?;
     // 5. Make PID 1 of the instance, as a child of this process, and let others start.
     let (ours, theirs) = Channel::pair()?;
-    let guest = Guest { plan: &plan, joined: &joined, roles };
+    let guest = Guest { plan: &plan, joined: &joined, id: instance.id, roles };
     let intermediate = guest.start(theirs)?;
     let live = joined.release(instance.id);
     // 6. Stay as the parent that the user sees.
@@ -80,6 +81,7 @@ pub fn run(invocation: &Invocation, program: &Program, roles: Roles, build: Buil
 struct Guest<'a> {
     plan: &'a plan::LaunchPlan,
     joined: &'a session::Joined,
+    id: u64,
     roles: Roles,
 }
 
@@ -111,6 +113,7 @@ impl Guest<'_> {
                 let Ok((server, alive)) = joined else { return failed("out of file descriptors".to_owned()) };
                 let start = Start {
                     root: self.joined.directory.join("root"),
+                    directory: Registry::new(&self.joined.directory).directory(self.id),
                     plan: self.plan.sandbox.clone(),
                     command: self.plan.command.clone(),
                     terminal: self.plan.terminal,

@@ -17,6 +17,7 @@ use runtime::session::registry::{Instance, Registry};
 use runtime::session::{directory, lock, pipe};
 use runtime::source::ByteSource;
 use runtime::sys::{memfd, process};
+use runtime::wire::Ring;
 
 use super::facts::Facts;
 use super::plan::LaunchPlan;
@@ -75,7 +76,7 @@ pub fn enter(
         }
     };
     // The first start begins the host daemon, and so does one that finds it killed.
-    if !host::ring(&directory)? {
+    if !host::ring(&directory, Ring::Look)? {
         children.push(host::start(&directory, data, server.try_clone()?, &starting, roles.host)?);
     }
     Ok(Joined { directory, server, alive, starting, children })
@@ -205,7 +206,7 @@ impl Joined {
         let registry = Registry::new(&self.directory);
         let instance = registry.register(&self.starting, plan.kind, plan.now, plan.words.clone())?;
         // The host daemon watches it from now on.
-        host::ring(&self.directory)?;
+        host::ring(&self.directory, Ring::Look)?;
         Ok(instance)
     }
 

@@ -21,7 +21,7 @@ const KEPT: [Signal; 11] = [
 /// Every signal that is taken through a descriptor: all but [`KEPT`], SIGTTOU and the real-time ones, which the
 /// type does not know.
 #[must_use]
-pub(super) fn watched() -> SigSet {
+pub(crate) fn watched() -> SigSet {
     let mut set = SigSet::all();
     for signal in KEPT {
         set.remove(signal);
@@ -32,7 +32,7 @@ pub(super) fn watched() -> SigSet {
 
 /// Whether a signal came from the kernel, as a terminal sends it to a whole group, and not from a process.
 #[must_use]
-pub(super) fn from_kernel(code: i32) -> bool {
+pub(crate) fn from_kernel(code: i32) -> bool {
     /// `SI_KERNEL` of siginfo(2).
     const SI_KERNEL: i32 = 0x80;
     code == SI_KERNEL

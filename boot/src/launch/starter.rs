@@ -11,10 +11,9 @@ use nix::unistd::Pid;
 use runtime::control::{Channel, FromGuest, ToGuest};
 use runtime::error::killed_by;
 use runtime::instance::TerminalUse;
-use runtime::sys::process;
 
 use super::signals;
-use super::terminal::Bridge;
+use super::terminal::{Bridge, Screen, stop_here};
 
 /// The state of the process that the user started.
 pub(super) struct Starter {
@@ -47,7 +46,7 @@ impl Starter {
         while channel_open || !self.ended {
             let nobody = signals.as_fd();
             let bridge = self.bridge.as_ref();
-            let keys = bridge.filter(|bridge| bridge.forwards_keys).map(Bridge::user);
+            let keys = bridge.map(|bridge| &bridge.screen).filter(|screen| screen.holds_terminal()).map(Screen::as_fd);
             let output = bridge.map(Bridge::inner);
             let places = [Some(signals.as_fd()), channel_open.then(|| self.channel.as_fd()), keys, output];
             let mut fds = places.map(|place| {
@@ -65,7 +64,7 @@ impl Starter {
             if output && self.bridge.as_mut().is_some_and(|bridge| !bridge.pass_output()) {
                 self.bridge = None;
             }
-            if key && self.bridge.as_mut().is_some_and(|bridge| !bridge.pass_keys()) {
+            if key && self.bridge.as_mut().is_some_and(|bridge| !bridge.screen.pass_keys()) {
                 self.bridge = None;
             }
             if signal {
@@ -91,7 +90,7 @@ impl Starter {
                 if let (Some(file), TerminalUse::Own { streams, foreground }) = (file, self.terminal) {
                     self.bridge = Bridge::new(file, streams).ok();
                     if let (Some(bridge), true) = (&mut self.bridge, foreground) {
-                        bridge.take();
+                        bridge.screen.take();
                     }
                 }
             }
@@ -130,27 +129,21 @@ impl Starter {
     /// The command was stopped, so this process stops too, as the shell that waits for it expects.
     fn stopped(&mut self, signal: i32) {
         let wants_terminal = signal == Signal::SIGTTIN as i32 || signal == Signal::SIGTTOU as i32;
-        if let Some(bridge) = self.bridge.as_mut().filter(|_| wants_terminal)
-            && bridge.in_foreground()
-        {
-            bridge.take();
-            self.tell(ToGuest::Foreground);
-            return;
-        }
-        let held_terminal = self.bridge.as_ref().is_some_and(|bridge| bridge.forwards_keys);
-        if let Some(bridge) = &mut self.bridge {
-            bridge.give_back();
-        }
-        stop_here(signal, held_terminal);
-        // Continued: in the foreground again after `fg`, without the terminal after `bg`.
-        match &mut self.bridge {
-            Some(bridge) if bridge.in_foreground() && (held_terminal || wants_terminal) => {
-                bridge.copy_size();
-                bridge.take();
-                self.tell(ToGuest::Foreground);
+        let foreground = match &mut self.bridge {
+            Some(bridge) => bridge.screen.yield_or_take(signal, wants_terminal),
+            None => {
+                stop_here(signal, false);
+                false
             }
-            _ => self.tell(ToGuest::Signal { number: Signal::SIGCONT as i32, group: true }),
+        };
+        if let Some(bridge) = &self.bridge {
+            bridge.copy_size();
         }
+        self.tell(if foreground {
+            ToGuest::Foreground
+        } else {
+            ToGuest::Signal { number: Signal::SIGCONT as i32, group: true }
+        });
     }
 
     /// Collects children that have ended. Whichever is not known is PID 1 of the instance.
@@ -170,21 +163,4 @@ impl Starter {
             }
         }
     }
-}
-
-/// Stops this process by `signal`'s default action. One that a terminal's key sent goes to the whole group, for the
-/// raw terminal has kept it from the other members.
-fn stop_here(signal: i32, whole_group: bool) {
-    use nix::sys::signal::SigSet;
-    let Ok(signal) = Signal::try_from(signal) else { return };
-    // SIGSTOP would hold even an orphaned group, which nobody could continue; the terminal's own does not.
-    let signal = if signal == Signal::SIGSTOP { Signal::SIGTSTP } else { signal };
-    let mut only = SigSet::empty();
-    only.add(signal);
-    process::default_signal(signal as i32);
-    let target = if whole_group { Pid::from_raw(0) } else { nix::unistd::getpid() };
-    process::kill(target, signal as i32);
-    // Pending while it is blocked; this is where the process stops.
-    let _ = only.thread_unblock();
-    let _ = only.thread_block();
 }

@@ -1,12 +1,13 @@
 //! The user's terminal: raw while the command has it, as it was otherwise.
 
 use std::fs::File;
-use std::io::{IsTerminal, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::sys::termios::{self, LocalFlags, OutputFlags, SetArg, Termios};
-use nix::unistd::{getpgrp, tcgetpgrp};
-use runtime::sys::pty;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::termios::{self, OutputFlags, SetArg, Termios};
+use nix::unistd::{Pid, getpgrp, tcgetpgrp};
+use runtime::sys::{process, pty};
 
 fn standard(index: usize) -> nix::Result<OwnedFd> {
     match index {
@@ -26,33 +27,121 @@ fn owns(fd: BorrowedFd<'_>) -> bool {
     tcgetpgrp(fd).is_ok_and(|group| group == getpgrp())
 }
 
-/// The user's terminal and the controlling side of the instance's.
-pub(super) struct Bridge {
+/// The user's terminal, and where its keys go.
+pub(crate) struct Screen {
     user: File,
-    inner: File,
+    /// Where keys go; `None` when nothing takes them any more.
+    keys: Option<File>,
     saved: Termios,
-    /// Whether another program of a pipeline writes to the user's terminal too: its line ends must still work.
+    /// Whether another program of a pipeline writes to the terminal too: its line ends must still work.
     shared: bool,
     raw: bool,
-    /// Whether the user's keys go to the instance.
-    pub(super) forwards_keys: bool,
+    held: bool,
+}
+
+impl Screen {
+    /// The first of the standard streams that is a terminal.
+    ///
+    /// # Errors
+    /// When none is.
+    pub(crate) fn new(terminals: [bool; 3], keys: Option<File>) -> std::io::Result<Self> {
+        let index = [0, 1, 2].into_iter().find(|&index| terminals[index]).unwrap_or(0);
+        let user = File::from(standard(index)?);
+        let saved = termios::tcgetattr(&user)?;
+        Ok(Self { user, keys, saved, shared: !terminals[1], raw: false, held: false })
+    }
+
+    /// The terminal, to wait for keys and to write to.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.user.as_fd()
+    }
+
+    /// Whether the command has it.
+    pub(crate) fn holds_terminal(&self) -> bool {
+        self.held && self.keys.is_some()
+    }
+
+    /// Whether this process group may use the user's terminal now.
+    fn in_foreground(&self) -> bool {
+        owns(self.user.as_fd())
+    }
+
+    /// Passes every key on, interrupt and suspend among them; the command's own terminal makes signals of them.
+    pub(crate) fn take(&mut self) {
+        let mut raw = self.saved.clone();
+        termios::cfmakeraw(&mut raw);
+        if self.shared {
+            raw.output_flags.set(OutputFlags::OPOST, self.saved.output_flags.contains(OutputFlags::OPOST));
+        }
+        self.raw = termios::tcsetattr(&self.user, SetArg::TCSADRAIN, &raw).is_ok();
+        self.held = true;
+    }
+
+    /// Gives the user's terminal back as it was.
+    pub(crate) fn give_back(&mut self) {
+        if self.raw {
+            // The shell that takes over sets its own state; a terminal that is gone needs none.
+            let _ = termios::tcsetattr(&self.user, SetArg::TCSADRAIN, &self.saved);
+        }
+        self.raw = false;
+        self.held = false;
+    }
+
+    /// Keys to the command; false when the user's terminal is gone.
+    pub(crate) fn pass_keys(&mut self) -> bool {
+        let mut bytes = [0; 4096];
+        match self.user.read(&mut bytes) {
+            Ok(0) => false,
+            Ok(len) => {
+                if self.keys.as_mut().is_some_and(|keys| keys.write_all(&bytes[..len]).is_err()) {
+                    self.keys = None;
+                }
+                true
+            }
+            Err(error) => matches!(error.kind(), std::io::ErrorKind::Interrupted | std::io::ErrorKind::WouldBlock),
+        }
+    }
+
+    /// After the command was stopped by `signal`: gives it the terminal when it was stopped for wanting it and may
+    /// have it; otherwise stops this process too, as its shell expects, until it is continued. True when the command
+    /// is to go on in the foreground, false when in the background.
+    pub(crate) fn yield_or_take(&mut self, signal: i32, wants_terminal: bool) -> bool {
+        if wants_terminal && self.in_foreground() {
+            self.take();
+            return true;
+        }
+        let held = self.held;
+        self.give_back();
+        stop_here(signal, held);
+        // Continued: in the foreground again after `fg`, without the terminal after `bg`.
+        let again = self.in_foreground() && (held || wants_terminal);
+        if again {
+            self.take();
+        }
+        again
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+/// The user's terminal and the controlling side of the instance's.
+pub(super) struct Bridge {
+    pub(super) screen: Screen,
+    inner: File,
 }
 
 impl Bridge {
     /// Connects them. The instance's terminal begins with the settings and the size of the user's.
     pub(super) fn new(inner: File, terminals: [bool; 3]) -> std::io::Result<Self> {
-        let index = [0, 1, 2].into_iter().find(|&index| terminals[index]).unwrap_or(0);
-        let user = File::from(standard(index)?);
-        let saved = termios::tcgetattr(&user)?;
-        termios::tcsetattr(&inner, SetArg::TCSANOW, &saved)?;
-        let bridge = Self { user, inner, saved, shared: !terminals[1], raw: false, forwards_keys: false };
+        let screen = Screen::new(terminals, Some(inner.try_clone()?))?;
+        termios::tcsetattr(&inner, SetArg::TCSANOW, &screen.saved)?;
+        let bridge = Self { screen, inner };
         bridge.copy_size();
         Ok(bridge)
-    }
-
-    /// The user's side, to wait for keys.
-    pub(super) fn user(&self) -> BorrowedFd<'_> {
-        self.user.as_fd()
     }
 
     /// The instance's side, to wait for output.
@@ -60,64 +149,41 @@ impl Bridge {
         self.inner.as_fd()
     }
 
-    /// Whether this process group may use the user's terminal now.
-    pub(super) fn in_foreground(&self) -> bool {
-        owns(self.user.as_fd())
-    }
-
     /// Gives the instance the user's window size.
     pub(super) fn copy_size(&self) {
         // A terminal without a size has none to give.
-        if let Ok(size) = pty::window_size(&self.user) {
+        if let Ok(size) = pty::window_size(&self.screen.user) {
             let _ = pty::set_window_size(&self.inner, &size);
         }
     }
 
-    /// Passes every key to the instance, interrupt and suspend among them; its own terminal makes signals of them.
-    pub(super) fn take(&mut self) {
-        let mut raw = self.saved.clone();
-        termios::cfmakeraw(&mut raw);
-        if self.shared {
-            raw.output_flags.set(OutputFlags::OPOST, self.saved.output_flags.contains(OutputFlags::OPOST));
-        }
-        raw.local_flags.remove(LocalFlags::ISIG);
-        self.raw = termios::tcsetattr(&self.user, SetArg::TCSADRAIN, &raw).is_ok();
-        self.forwards_keys = true;
-    }
-
-    /// Gives the user's terminal back as it was.
-    pub(super) fn give_back(&mut self) {
-        if self.raw {
-            // The shell that takes over sets its own state; a terminal that is gone needs none.
-            let _ = termios::tcsetattr(&self.user, SetArg::TCSADRAIN, &self.saved);
-        }
-        self.raw = false;
-        self.forwards_keys = false;
-    }
-
-    /// Keys to the instance; false when the user's terminal is gone.
-    pub(super) fn pass_keys(&mut self) -> bool {
-        copy(&mut self.user, &mut self.inner)
-    }
-
     /// Output to the user; false when no process of the instance has its terminal open any more.
     pub(super) fn pass_output(&mut self) -> bool {
-        copy(&mut self.inner, &mut self.user)
+        let mut bytes = [0; 16 * 1024];
+        match self.inner.read(&mut bytes) {
+            Ok(0) => false,
+            Ok(len) => {
+                // What cannot be written has lost its reader; reading on keeps the writer from waiting for ever.
+                let _ = self.screen.user.write_all(&bytes[..len]);
+                true
+            }
+            Err(error) => matches!(error.kind(), std::io::ErrorKind::Interrupted | std::io::ErrorKind::WouldBlock),
+        }
     }
 }
 
-impl Drop for Bridge {
-    fn drop(&mut self) {
-        self.give_back();
-    }
-}
-
-fn copy(from: &mut File, to: &mut File) -> bool {
-    let mut bytes = [0; 16 * 1024];
-    match from.read(&mut bytes) {
-        Ok(0) => false,
-        // What cannot be written has lost its reader; reading on keeps the writer from waiting for ever.
-        Ok(len) => to.write_all(&bytes[..len]).is_ok() || !to.is_terminal(),
-        Err(error) => matches!(error.kind(), std::io::ErrorKind::Interrupted | std::io::ErrorKind::WouldBlock),
-    }
+/// Stops this process by `signal`'s default action. One that a terminal's key sent goes to the whole group, for the
+/// raw terminal has kept it from the other members.
+pub(crate) fn stop_here(signal: i32, whole_group: bool) {
+    let Ok(signal) = Signal::try_from(signal) else { return };
+    // SIGSTOP would hold even an orphaned group, which nobody could continue; the terminal's own does not.
+    let signal = if signal == Signal::SIGSTOP { Signal::SIGTSTP } else { signal };
+    let mut only = SigSet::empty();
+    only.add(signal);
+    process::default_signal(signal as i32);
+    let target = if whole_group { Pid::from_raw(0) } else { nix::unistd::getpid() };
+    process::kill(target, signal as i32);
+    // Pending while it is blocked; this is where the process stops.
+    let _ = only.thread_unblock();
+    let _ = only.thread_block();
 }

@@ -162,8 +162,9 @@ fn reply_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, Errno>) {
 impl Filesystem for LayerFs {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
         for wanted in [
+            // Always, not as the kernel sees fit (FUSE_READDIRPLUS_AUTO): attributes are cheap here and stay known,
+            // while a request for each takes two context switches (first `find -ls` of 61,000 files: 0.6 for 1.6 s).
             InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,

@@ -79,7 +79,9 @@ pub fn serve(device: OwnedFd, layers: Vec<Arc<Archive>>, options: &Options) -> i
     let processors = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if options.threads == 0 { processors() } else { options.threads };
     let blocks = Arc::new(Blocks::new(layers, options.cache_bytes));
-    let ahead = if options.read_ahead { processors() } else { 0 };
+    // The kernel's own read-ahead keeps two requests of a reader under way, so the threads that answer decompress in
+    // parallel already; as many again would only take the processors from them and from the reader.
+    let ahead = if options.read_ahead { (processors() / 2).max(1) } else { 0 };
     let files = LayerFs::new(Arc::clone(&blocks), options.owners, ahead, options.cache_bytes);
 
     let mut config = Config::default();

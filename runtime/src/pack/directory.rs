@@ -1,5 +1,7 @@
 //! A directory tree becomes a squashfs: first every name is found, then every content read.
 
+use super::growth::Growth;
+use super::startup::{self, Entry, View};
 use super::{Error, Options, Progress, Summary, clamp_time};
 use crate::squashfs::write::{Content, Kind, Metadata, NodeId, Tree, Writer, Xattrs};
 use nix::errno::Errno;
@@ -37,9 +39,17 @@ pub fn pack(root: &Path, mut writer: Writer, options: &Options, progress: &mut d
     let bytes = scan.seen.values().map(|seen| seen.size).sum();
     progress.total(Some(bytes), Some(scan.seen.len() as u64));
 
+    let view = Scanned { root, tree: &scan.tree, seen: &scan.seen };
+    let shell = startup::has_shell(&view);
+    let mut first = options.first.clone();
+    if let Some(startup) = &options.startup {
+        let mut growth = Growth::new(&options.squashfs, |path, offset, len| view.read(path, offset, len));
+        let budget = startup::budget(scan.stored);
+        first.extend(startup::find(&view, startup, budget, &mut |path, size| growth.estimate(path, size)));
+    }
     let mut contents =
         Contents { root, writer: &mut writer, seen: &mut scan.seen, buffer: vec![0; READ_SIZE], progress };
-    for path in &options.first {
+    for path in &first {
         // Joining an absolute path would leave the root.
         let path = path.strip_prefix("/").unwrap_or(path);
         if let Some(id) = lookup(&scan.tree, path) {
@@ -56,7 +66,7 @@ pub fn pack(root: &Path, mut writer: Writer, options: &Options, progress: &mut d
         }
     }
     let mtime = options.epoch.limit().unwrap_or(mtime);
-    Ok(writer.finish(&scan.tree, mtime)?.into())
+    Ok(Summary { shell: Some(shell), ..writer.finish(&scan.tree, mtime)?.into() })
 }
 
 fn lookup(tree: &Tree, path: &Path) -> Option<NodeId> {
@@ -70,11 +80,13 @@ struct Scan {
     seen: HashMap<NodeId, Seen>,
     /// Files with more than one name, by device and inode.
     links: HashMap<(u64, u64), NodeId>,
+    /// Bytes that the regular files take on their file system.
+    stored: u64,
 }
 
 impl Scan {
     fn run(root: &Path) -> Result<Self, Error> {
-        let mut scan = Self { tree: Tree::new(), seen: HashMap::new(), links: HashMap::new() };
+        let mut scan = Self { tree: Tree::new(), seen: HashMap::new(), links: HashMap::new(), stored: 0 };
         let metadata = fs::metadata(root).map_err(Error::read("read", root))?;
         let owner = scan.tree.set_metadata(Tree::ROOT, metadata_of(&metadata));
         owner.map_err(|source| Error::Unstorable { path: root.to_owned(), source })?;
@@ -112,8 +124,44 @@ impl Scan {
         }
         if is_file {
             self.seen.insert(id, Seen::of(metadata));
+            self.stored += metadata.size().min(metadata.blocks().saturating_mul(512));
         }
         Ok(id)
+    }
+}
+
+/// The scanned tree for the search of the start-up set. What changes meanwhile is noticed when it is packed.
+struct Scanned<'a> {
+    root: &'a Path,
+    tree: &'a Tree,
+    seen: &'a HashMap<NodeId, Seen>,
+}
+
+impl View for Scanned<'_> {
+    fn entry(&self, path: &[u8]) -> Option<Entry> {
+        let id = lookup(self.tree, Path::new(OsStr::from_bytes(path)))?;
+        Some(match self.tree.kind(id) {
+            None => Entry::Directory,
+            Some(Kind::File(_)) => Entry::File(self.seen.get(&id)?.size),
+            Some(Kind::Symlink(target)) => Entry::Symlink(target.to_vec()),
+            Some(_) => Entry::Other,
+        })
+    }
+
+    fn names(&self, path: &[u8]) -> Vec<Vec<u8>> {
+        let id = lookup(self.tree, Path::new(OsStr::from_bytes(path)));
+        id.into_iter().flat_map(|id| self.tree.children(id)).map(|(name, _)| name.to_vec()).collect()
+    }
+
+    fn read(&self, path: &[u8], offset: u64, len: usize) -> Option<Vec<u8>> {
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let path = self.root.join(OsStr::from_bytes(path));
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+        let size = file.metadata().ok()?.len();
+        let len = usize::try_from(size.checked_sub(offset)?).unwrap_or(len).min(len);
+        let mut bytes = vec![0; len];
+        file.read_exact_at(&mut bytes, offset).ok()?;
+        Some(bytes)
     }
 }
 
@@ -213,6 +261,9 @@ impl Contents<'_> {
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                     other => other.map_err(Error::read("read", path))?,
                 };
+                if self.progress.stopped() {
+                    return Err(Error::Interrupted);
+                }
                 content.write(&self.buffer[..count])?;
                 at += count as u64;
                 self.progress.advance(count as u64, 0);

@@ -74,6 +74,9 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// The listener wanted no more.
+    #[error("interrupted")]
+    Interrupted,
     /// `SOURCE_DATE_EPOCH` is not a time.
     #[error("SOURCE_DATE_EPOCH={0}: must be a number of seconds from 0 to 4294967295; correct or unset it")]
     Epoch(String),

@@ -91,12 +91,15 @@ pub fn copy(path: &Path, out: &File, offset: u64, progress: &mut dyn Progress) -
         }
         at += count;
         progress.advance(count, 0);
+        if progress.stopped() {
+            return Err(Error::Interrupted);
+        }
     }
     let bytes_padded = outline.bytes_used.next_multiple_of(crate::squashfs::write::PADDING);
     let ends = out.set_len(offset + outline.bytes_used).and_then(|()| out.set_len(offset + bytes_padded));
     ends.map_err(|error| Error::Write(crate::squashfs::write::Error::Output(error)))?;
     let Outline { inodes, bytes_used } = outline;
-    Ok(Summary { bytes_used, bytes_padded, inodes, files: None, unpacked_bytes: None })
+    Ok(Summary { bytes_used, bytes_padded, inodes, files: None, unpacked_bytes: None, shell: None })
 }
 
 enum Copy {

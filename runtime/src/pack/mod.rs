@@ -6,11 +6,15 @@
 mod directory;
 mod error;
 mod existing;
+mod growth;
 mod source;
+mod startup;
 mod tar;
 
+pub use crate::progress::Progress;
 pub use error::Error;
 pub use source::{Source, contains};
+pub use startup::Startup;
 
 use crate::squashfs::write::{self, Writer};
 use std::ffi::OsStr;
@@ -61,26 +65,15 @@ pub struct Options {
     /// stored uncompressed and unshared, and, from a directory, before all others and in this order (a tar is
     /// stored in its own order). Paths that are no regular file are ignored. Not used for a squashfs.
     pub first: Vec<PathBuf>,
+    /// What starts: its start-up set, as far as it adds at most 3 MiB or 3 %, is appended to `first`. Found in
+    /// directories only: a tar is not known before it is packed.
+    pub startup: Option<Startup>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { squashfs: write::Options::default(), epoch: Epoch::Newest, first: Vec::new() }
+        Self { squashfs: write::Options::default(), epoch: Epoch::Newest, first: Vec::new(), startup: None }
     }
-}
-
-/// Hears how packing goes on. Called from the packing thread.
-pub trait Progress {
-    /// Once, before the first [`Progress::advance`]: bytes of file contents and regular files to come, where known.
-    fn total(&mut self, bytes: Option<u64>, files: Option<u64>);
-    /// So many more bytes and files are read.
-    fn advance(&mut self, bytes: u64, files: u64);
-}
-
-/// Nobody listens.
-impl Progress for () {
-    fn total(&mut self, _: Option<u64>, _: Option<u64>) {}
-    fn advance(&mut self, _: u64, _: u64) {}
 }
 
 /// What was packed.
@@ -96,12 +89,14 @@ pub struct Summary {
     pub files: Option<u64>,
     /// Bytes in the regular files; unknown for a squashfs that was copied.
     pub unpacked_bytes: Option<u64>,
+    /// Whether there is a shell that an image without a boot command could start; unknown for a squashfs and a tar.
+    pub shell: Option<bool>,
 }
 
 impl From<write::Summary> for Summary {
     fn from(written: write::Summary) -> Self {
         let write::Summary { bytes_used, bytes_padded, inodes, files, unpacked_bytes } = written;
-        Self { bytes_used, bytes_padded, inodes, files: Some(files), unpacked_bytes: Some(unpacked_bytes) }
+        Self { bytes_used, bytes_padded, inodes, files: Some(files), unpacked_bytes: Some(unpacked_bytes), shell: None }
     }
 }
 

@@ -7,6 +7,9 @@ use std::path::Path;
 
 use super::Error;
 
+/// Name of the pipe on which an instance's guest daemon hears of requests, below the instance's directory.
+pub const GUEST: &str = "guest.fifo";
+
 /// Makes a named pipe that only its owner may open.
 ///
 /// # Errors

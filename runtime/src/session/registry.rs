@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
-use super::{Error, lock};
+use super::{Error, lock, pipe};
 use crate::sys::process;
 
 /// Who an instance's command runs as.
@@ -148,6 +148,9 @@ impl Registry {
             .ok_or_else(|| Error::io("read", format!("/proc/{pid}/stat"))(io::Error::from(io::ErrorKind::NotFound)))?;
         let instance = Instance { id, pid, started, since, kind, command };
         DirBuilder::new().mode(0o700).create(&directory).map_err(Error::io("make the directory", &directory))?;
+        let requests = directory.join(crate::request::REQUESTS);
+        DirBuilder::new().mode(0o700).create(&requests).map_err(Error::io("make the directory", &requests))?;
+        pipe::create(&directory.join(pipe::GUEST))?;
         let record = directory.join("record");
         fs::write(&record, instance.encode()).map_err(Error::io("write", &record))?;
         Ok(instance)

@@ -5,21 +5,21 @@ use std::sync::Arc;
 use super::{Archive, Inode, InodeRef};
 
 /// Tables as they are before they are cut into metadata blocks, which are stored unpacked.
-pub(super) struct Handmade {
-    pub(super) data: Vec<u8>,
-    pub(super) inodes: Vec<u8>,
-    pub(super) dirs: Vec<u8>,
+pub(crate) struct Handmade {
+    pub(crate) data: Vec<u8>,
+    pub(crate) inodes: Vec<u8>,
+    pub(crate) dirs: Vec<u8>,
     /// Keys and values, and the records of the set table.
-    pub(super) xattrs: Option<(Vec<u8>, Vec<u8>)>,
+    pub(crate) xattrs: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Handmade {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { data: Vec::new(), inodes: Vec::new(), dirs: Vec::new(), xattrs: None }
     }
 
     /// Adds an inode of type `kind` with the little-endian `body` behind the common header.
-    pub(super) fn inode(&mut self, kind: u16, body: &[u8]) -> InodeRef {
+    pub(crate) fn inode(&mut self, kind: u16, body: &[u8]) -> InodeRef {
         let at = self.inodes.len();
         let header = [kind.to_le_bytes(), 0o7644u16.to_le_bytes(), [0, 0], [0, 0]].concat();
         self.inodes.extend(header);
@@ -29,7 +29,7 @@ impl Handmade {
     }
 
     /// The bytes of the archive: block size 4096, zstd, one id that is 1234.
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; 96];
         bytes.extend(&self.data);
         let inode_table = bytes.len() as u64;
@@ -64,19 +64,19 @@ impl Handmade {
         bytes
     }
 
-    pub(super) fn open(&self) -> Archive {
+    pub(crate) fn open(&self) -> Archive {
         Archive::open(Arc::new(self.bytes())).unwrap()
     }
 
     /// Adds one inode, and reads it.
-    pub(super) fn read(mut self, kind: u16, body: &[u8]) -> Result<Inode, super::Error> {
+    pub(crate) fn read(mut self, kind: u16, body: &[u8]) -> Result<Inode, super::Error> {
         let inode = self.inode(kind, body);
         self.open().inode(inode)
     }
 }
 
 /// Little-endian 32-bit words.
-pub(super) fn words(words: &[u32]) -> Vec<u8> {
+pub(crate) fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 

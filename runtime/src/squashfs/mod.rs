@@ -22,7 +22,7 @@ mod data;
 mod dir;
 mod error;
 #[cfg(test)]
-mod handmade;
+pub(crate) mod handmade;
 mod inode;
 mod lzo;
 mod meta;

@@ -48,6 +48,7 @@ pub fn pack(path: &Path, mut writer: Writer, options: &Options, progress: &mut d
             copy(&mut archive, &member, &mut content, &mut buffer, progress).map_err(|error| match error {
                 CopyError::Archive(error) => broken(describe(&error), &after),
                 CopyError::Write(error) => error.into(),
+                CopyError::Interrupted => Error::Interrupted,
             })?;
             progress.advance(0, 1);
             Some(content.end()?)
@@ -78,6 +79,7 @@ fn describe(error: &dyn std::error::Error) -> String {
 }
 
 enum CopyError {
+    Interrupted,
     Archive(std::io::Error),
     Write(crate::squashfs::write::Error),
 }
@@ -95,6 +97,9 @@ fn copy(
         content.hole(start - at).map_err(CopyError::Write)?;
         let mut left = length;
         while left > 0 {
+            if progress.stopped() {
+                return Err(CopyError::Interrupted);
+            }
             let room = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
             archive.read_data(&mut buffer[..room]).map_err(CopyError::Archive)?;
             content.write(&buffer[..room]).map_err(CopyError::Write)?;

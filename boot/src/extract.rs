@@ -1,0 +1,136 @@
+//! `fim extract`: the merged layers of an image as a directory.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use runtime::extract;
+use runtime::image::Image;
+use runtime::progress::Progress;
+use runtime::squashfs::Archive;
+
+use crate::interrupt::Interrupt;
+use crate::progress::Listener;
+use crate::{Failure, Message};
+
+/// Longest part of the directory's name that the partial one has too, in bytes; the whole must stay below 255.
+const NAME_PART: usize = 200;
+
+/// What to extract.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The image
+    pub image: PathBuf,
+    /// The directory to make; it must not exist, or be empty
+    pub directory: PathBuf,
+    /// No progress bar
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Extracts. The directory has its name only when it is complete; until then it is called `NAME.PID.part`.
+///
+/// # Errors
+/// Whatever keeps the tree from being complete; what was written is removed then.
+pub fn run(arguments: &Arguments) -> Result<i32, Failure> {
+    let image = crate::inspect::open(&arguments.image)?;
+    let target = target(&arguments.directory)?;
+    let layers = layers(&image)?;
+    let interrupt = Interrupt::hold()?;
+    let part = part(&target)?;
+    let mut listener = Listener::new(arguments.quiet, &interrupt);
+    listener.total(unpacked(&image), None);
+    let extracted = extract::extract(&layers, &part, &mut listener);
+    drop(listener);
+    let omitted = extracted.map_err(|error| explain(error, &image.path))?;
+    if let Err(error) = fs::rename(&part, &target) {
+        // The tree is complete, so it is the user's to keep.
+        return Err(Message::boxed(format!(
+            "cannot rename {} to {}: {error}; everything is extracted: move it by hand",
+            part.display(),
+            target.display()
+        )));
+    }
+    if !omitted.is_nothing() {
+        crate::report(&format!("note: not restored: {omitted}; extract as root to a Linux file system to keep them"));
+    }
+    Ok(0)
+}
+
+/// The layers of the root file system, every byte of which is verified when it is read.
+fn layers(image: &Image) -> Result<Vec<Archive>, Failure> {
+    let failed = |index: usize, error: &dyn std::error::Error| {
+        let cause = runtime::error::chain(error);
+        Message::boxed(format!("cannot read layer {index} of {}: {cause}", image.path.display()))
+    };
+    let mut layers = Vec::new();
+    for index in image.root_layers() {
+        let source = image.layer_source(index).map_err(|error| failed(index, &error))?;
+        layers.push(Archive::open(Arc::new(source)).map_err(|error| failed(index, &error))?);
+    }
+    if layers.is_empty() {
+        return Err(Message::boxed(format!("{} has no layer with files", image.path.display())));
+    }
+    Ok(layers)
+}
+
+/// Bytes of file contents to come; known for one layer that tells them.
+fn unpacked(image: &Image) -> Option<u64> {
+    let mut layers = image.root_layers();
+    let only = layers.next().filter(|_| layers.next().is_none())?;
+    image.config.layers.get(only).map(|layer| layer.unpacked).filter(|bytes| *bytes > 0)
+}
+
+/// The absolute path to extract to: something that does not exist, or an empty directory.
+fn target(directory: &Path) -> Result<PathBuf, Failure> {
+    let shown = directory.display();
+    match fs::read_dir(directory) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                return Err(Message::boxed(format!("{shown} is not empty; name a directory that does not exist")));
+            }
+            Ok(directory.canonicalize()?)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(directory).is_err() => {
+            let Some(name) = directory.file_name() else {
+                return Err(Message::boxed(format!("{shown} has no name; name a directory that does not exist")));
+            };
+            let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let parent = parent.canonicalize().map_err(|error| {
+                Message::boxed(format!("cannot make {shown}: {}: {error}; make that directory first", parent.display()))
+            })?;
+            Ok(parent.join(name))
+        }
+        Err(error) => Err(Message::boxed(format!(
+            "cannot extract to {shown}: {error}; name a directory that does not exist or is empty"
+        ))),
+    }
+}
+
+/// The name of the target while it is not complete, beside it.
+fn part(target: &Path) -> Result<PathBuf, Failure> {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let Some(name) = target.file_name() else {
+        return Err(Message::boxed("cannot replace the root directory; name a directory that does not exist"));
+    };
+    let name = name.as_bytes();
+    let mut part = name[..name.len().min(NAME_PART)].to_vec();
+    part.extend_from_slice(format!(".{}.part", std::process::id()).as_bytes());
+    Ok(target.with_file_name(OsString::from_vec(part)))
+}
+
+fn explain(error: extract::Error, image: &Path) -> Failure {
+    let hint = match &error {
+        extract::Error::Layer { .. } | extract::Error::Contradiction { .. } => {
+            format!("; `fim verify {}` tells whether the file was damaged", image.display())
+        }
+        extract::Error::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            "; free some space or extract elsewhere".to_owned()
+        }
+        _ => String::new(),
+    };
+    let cause = runtime::error::chain(&error);
+    Message::boxed(format!("{}: {cause}; what was extracted is removed{hint}", image.display()))
+}

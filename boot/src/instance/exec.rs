@@ -1,0 +1,99 @@
+//! `fim-instance exec`: a command in a live instance.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+
+use nix::unistd::Pid;
+use runtime::host;
+use runtime::instance::TerminalUse;
+use runtime::request;
+use runtime::session::registry::Kind;
+use runtime::session::{lock, pipe};
+use runtime::sys::process;
+use runtime::wire::body::{Request, Terminal};
+use runtime::wire::{Ring, VERSION};
+
+use super::client::{Client, size_of};
+use super::session::{self, Session};
+use crate::launch::{Program, facts, plan};
+use crate::version::Build;
+use crate::{Failure, Invocation, Message, Roles};
+
+/// Runs `words` in instance `id`; returns the exit code of the command.
+pub(super) fn run(
+    invocation: &Invocation,
+    id: u64,
+    words: &[OsString],
+    roles: Roles,
+    build: Build,
+) -> Result<i32, Failure> {
+    // 1. The instance, and everything that is decided before it hears of it.
+    let session = session::require(invocation)?;
+    let instance = session.instance(id)?;
+    let facts = facts::gather(invocation)?;
+    let program = Program { words: words.to_vec(), root: instance.kind == Kind::Root };
+    let plan = plan::make(&invocation.image.config, &program, &facts, build)?;
+    let starter = process::pidfd_open(instance.pid).map_err(|_| ended(id))?;
+    // 2. The pipes of this request.
+    let directory = session.registry.directory(id);
+    let pipes = request::Client::create(&directory)
+        .map_err(|error| if directory.exists() { Message::boxed(runtime::error::chain(&error)) } else { ended(id) })?;
+    let merged = request::same_file(std::io::stdout(), std::io::stderr());
+    let terminal = match plan.terminal {
+        TerminalUse::Own { streams, foreground } if streams[0] => {
+            Some(Terminal { streams, foreground, size: size_of(streams) })
+        }
+        _ => None,
+    };
+    let request = Request {
+        version: VERSION,
+        argv: plan.command.argv.iter().map(|word| word.as_bytes().to_vec()).collect(),
+        env: plan.command.env.iter().map(|word| word.as_bytes().to_vec()).collect(),
+        directories: plan.command.directories.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect(),
+        merged: merged && terminal.is_none(),
+        terminal,
+    };
+    // 3. Ring the host daemon, which passes the request on, and stay with the command.
+    let ring = Ring::Exec { instance: id, request: pipes.id };
+    let caller = Caller { session: &session, ring, roles };
+    Client::new(pipes, request, starter, id).run(&|| caller.announce()).map_err(Message::boxed)
+}
+
+fn ended(id: u64) -> Failure {
+    Message::boxed(format!("instance {id} has ended"))
+}
+
+/// Rings a host daemon, and starts one when the last was killed.
+struct Caller<'a> {
+    session: &'a Session,
+    ring: Ring,
+    roles: Roles,
+}
+
+impl Caller<'_> {
+    /// Rings; returns the daemon's pipe, which shows an error when the daemon has gone.
+    fn announce(&self) -> Result<Option<File>, Failure> {
+        self.ring()?;
+        Ok(pipe::writer(&host::doorbell(&self.session.record.directory))?)
+    }
+
+    fn ring(&self) -> Result<(), Failure> {
+        let directory = &self.session.record.directory;
+        if host::ring(directory, self.ring)? {
+            return Ok(());
+        }
+        let starting = lock::wait(&self.session.data, lock::START)?;
+        // Another client may have been faster.
+        if host::ring(directory, self.ring)? {
+            return Ok(());
+        }
+        let server = process::pidfd_open(self.session.record.server)
+            .map_err(|_| Message::boxed("the session has ended with its mount server"))?;
+        let _daemon: Pid = host::start(directory, &self.session.data, server, &starting, self.roles.host)?;
+        if host::ring(directory, self.ring)? {
+            return Ok(());
+        }
+        Err(Message::boxed("the host daemon cannot be started; see the kernel log"))
+    }
+}

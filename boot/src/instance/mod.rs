@@ -1,0 +1,71 @@
+//! `fim-instance`: what can be done with live instances.
+
+mod client;
+mod exec;
+mod list;
+mod session;
+mod streams;
+
+use std::ffi::{OsStr, OsString};
+
+use crate::version::Build;
+use crate::{Failure, Invocation, Message, Roles};
+
+/// Runs `fim-instance` with the words after it; returns its exit code.
+///
+/// # Errors
+/// Wrong words, instances that do not live, requests that cannot be served.
+pub fn run(invocation: &Invocation, words: &[OsString], roles: Roles, build: Build) -> Result<i32, Failure> {
+    let Some(operation) = words.first() else {
+        return Err(Message::boxed("Missing op for 'fim-instance' (<exec|list>); see fim-help instance"));
+    };
+    let rest = &words[1..];
+    match operation.to_string_lossy().to_lowercase().as_str() {
+        "list" => list::run(invocation, rest),
+        "exec" => {
+            let (id, rest) = id(rest)?;
+            if rest.is_empty() {
+                return Err(Message::boxed(
+                    "Missing 'cmd' argument for 'fim-instance'; name a command: fim-instance exec ID COMMAND [ARGUMENT...]",
+                ));
+            }
+            exec::run(invocation, id, rest, roles, build)
+        }
+        other => Err(Message::boxed(format!("Invalid instance operation '{other}'; see fim-help instance"))),
+    }
+}
+
+/// The ID that begins `words`, and what follows it.
+fn id(words: &[OsString]) -> Result<(u64, &[OsString]), Failure> {
+    let Some((word, rest)) = words.split_first() else {
+        return Err(Message::boxed("Missing 'id' argument for 'fim-instance'; fim-instance list shows them"));
+    };
+    parse_id(word).map(|id| (id, rest))
+}
+
+fn parse_id(word: &OsStr) -> Result<u64, Failure> {
+    let text = word.to_string_lossy();
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Message::boxed(format!(
+            "Id argument must be a digit, not '{text}'; fim-instance list shows the IDs"
+        )));
+    }
+    // A number too large for any instance is out of bounds like any other that nobody has.
+    Ok(text.parse().unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids() {
+        let parse = |word: &str| parse_id(OsStr::new(word)).map_err(|error| error.to_string());
+        assert_eq!(parse("0"), Ok(0));
+        assert_eq!(parse("12"), Ok(12));
+        assert_eq!(parse("99999999999999999999999999"), Ok(u64::MAX));
+        for bad in ["-1", "", "x", "1x", "1 ", "+1", "0x1"] {
+            assert!(parse(bad).unwrap_err().starts_with("Id argument must be a digit"), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Finding the live session of an image without being part of it. Creates nothing.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use runtime::session::lock;
+use runtime::session::record::Record;
+use runtime::session::registry::{Instance, Registry};
+
+use crate::launch::{data, facts};
+use crate::{Failure, Invocation, Message};
+
+/// A live session as an outsider sees it.
+pub(super) struct Session {
+    pub(super) record: Record,
+    pub(super) registry: Registry,
+    pub(super) data: PathBuf,
+}
+
+/// The live session of this image and user, if any.
+pub(super) fn find(invocation: &Invocation) -> Option<Session> {
+    let data = data::existing(invocation, &facts::caller())?;
+    let path = data.join(lock::SESSION);
+    let record = Record::read(&File::open(&path).ok()?, &path).ok()?;
+    let registry = Registry::new(&record.directory);
+    record.server_is_alive().then_some(Session { record, registry, data })
+}
+
+impl Session {
+    /// The live instance with this ID.
+    pub(super) fn instance(&self, id: u64) -> Result<Instance, Failure> {
+        let live = self.registry.live()?;
+        if live.is_empty() {
+            return Err(none());
+        }
+        let ids: Vec<String> = live.iter().map(|instance| instance.id.to_string()).collect();
+        live.into_iter().find(|instance| instance.id == id).ok_or_else(|| {
+            Message::boxed(format!(
+                "Instance index out of bounds: no instance {id} is running; these are: {}",
+                ids.join(" ")
+            ))
+        })
+    }
+}
+
+/// The session that must live.
+pub(super) fn require(invocation: &Invocation) -> Result<Session, Failure> {
+    find(invocation).ok_or_else(none)
+}
+
+fn none() -> Failure {
+    Message::boxed("No instances are running of this image; start one with fim-exec")
+}

@@ -1,0 +1,167 @@
+//! One directory out of the directories of several layers, by the rules of overlayfs
+//! (`Documentation/filesystems/overlayfs.rst`): a name of a higher layer covers those below; directories merge; a
+//! whiteout (character device 0:0) covers and is not there itself; below an opaque directory nothing shows.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use super::error::Error;
+use crate::squashfs::{Archive, FileKind, Inode, InodeRef, Kind};
+
+/// Attributes that mark an opaque directory, from overlays mounted by users and by root.
+const OPAQUE: [&[u8]; 2] = [b"user.overlay.opaque", b"trusted.overlay.opaque"];
+
+/// An inode of one layer.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    /// Position of the layer, counted from the bottom.
+    pub layer: usize,
+    pub at: InodeRef,
+    pub inode: Inode,
+}
+
+/// What a name stands for in the merged tree.
+#[derive(Debug, Clone)]
+pub(super) enum Node {
+    /// Anything but a directory.
+    Leaf(Part),
+    /// A directory: those that merge, top first.
+    Directory(Vec<Part>),
+}
+
+/// What is known of a name while the layers are gone through from the top.
+enum Found {
+    /// Covered by a whiteout.
+    Nothing,
+    Leaf(Part),
+    /// A directory that lower ones still merge into, or, when closed, do not.
+    Directory {
+        parts: Vec<Part>,
+        closed: bool,
+    },
+}
+
+/// The layers, bottom first.
+#[derive(Clone, Copy)]
+pub(super) struct Layers<'a>(pub &'a [Archive]);
+
+impl Layers<'_> {
+    /// The merged root.
+    pub(super) fn root(&self) -> Result<Vec<Part>, Error> {
+        let mut parts = Vec::new();
+        for (layer, archive) in self.0.iter().enumerate().rev() {
+            let part = self.part(layer, archive.root(), b"")?;
+            if !matches!(part.inode.kind, Kind::Directory { .. }) {
+                return Err(contradiction(layer, b"", "the root is no directory"));
+            }
+            let opaque = self.is_opaque(&part, b"")?;
+            parts.push(part);
+            if opaque {
+                break;
+            }
+        }
+        Ok(parts)
+    }
+
+    /// The entries of the merged directory at `path`, sorted bytewise.
+    pub(super) fn children(&self, path: &[u8], parts: &[Part]) -> Result<BTreeMap<Vec<u8>, Node>, Error> {
+        let mut found: BTreeMap<Vec<u8>, Found> = BTreeMap::new();
+        for part in parts {
+            let layer = part.layer;
+            let mut entries = Vec::new();
+            let mut sorted = true;
+            let mut last = Vec::new();
+            let listed = self.0[layer].read_dir(&part.inode, 0, &mut |entry| {
+                // A name that stands twice would be created twice.
+                sorted = last < entry.name;
+                last.clone_from(&entry.name);
+                entries.push(entry);
+                sorted
+            });
+            listed.map_err(damaged(layer, path))?;
+            if !sorted {
+                return Err(contradiction(layer, &joined(path, &last), "the directory is not sorted"));
+            }
+            for entry in entries {
+                if let Some(Found::Nothing | Found::Leaf(_) | Found::Directory { closed: true, .. }) =
+                    found.get(&entry.name)
+                {
+                    continue;
+                }
+                let path = joined(path, &entry.name);
+                let child = self.part(layer, entry.inode, &path)?;
+                if child.inode.kind.file_kind() != entry.kind {
+                    return Err(contradiction(layer, &path, "the directory has another type for it than its inode"));
+                }
+                self.cover(&mut found, entry.name, child, &path)?;
+            }
+        }
+        let shown = found.into_iter().filter_map(|(name, found)| match found {
+            Found::Nothing => None,
+            Found::Leaf(part) => Some((name, Node::Leaf(part))),
+            Found::Directory { parts, .. } => Some((name, Node::Directory(parts))),
+        });
+        Ok(shown.collect())
+    }
+
+    /// Adds what a lower layer has under a name that is free, or that is a directory so far.
+    fn cover(
+        &self,
+        found: &mut BTreeMap<Vec<u8>, Found>,
+        name: Vec<u8>,
+        child: Part,
+        path: &[u8],
+    ) -> Result<(), Error> {
+        let is_directory = child.inode.kind.file_kind() == FileKind::Directory;
+        let opaque = is_directory && self.is_opaque(&child, path)?;
+        match found.get_mut(&name) {
+            Some(Found::Directory { parts, closed }) => {
+                if is_directory {
+                    parts.push(child);
+                }
+                *closed = !is_directory || opaque;
+            }
+            _ => {
+                let first = if is_directory {
+                    Found::Directory { parts: vec![child], closed: opaque }
+                } else if matches!(child.inode.kind, Kind::CharDevice { rdev: 0 }) {
+                    Found::Nothing
+                } else {
+                    Found::Leaf(child)
+                };
+                found.insert(name, first);
+            }
+        }
+        Ok(())
+    }
+
+    fn part(&self, layer: usize, at: InodeRef, path: &[u8]) -> Result<Part, Error> {
+        let inode = self.0[layer].inode(at).map_err(damaged(layer, path))?;
+        Ok(Part { layer, at, inode })
+    }
+
+    fn is_opaque(&self, part: &Part, path: &[u8]) -> Result<bool, Error> {
+        let attributes = self.0[part.layer].xattrs(&part.inode).map_err(damaged(part.layer, path))?;
+        Ok(attributes.iter().any(|(name, value)| OPAQUE.contains(&name.as_slice()) && value == b"y"))
+    }
+}
+
+/// The path of `name` in the directory at `path`; the root's is empty.
+pub(super) fn joined(path: &[u8], name: &[u8]) -> Vec<u8> {
+    if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
+}
+
+pub(super) fn as_path(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes.to_vec()))
+}
+
+/// For `map_err`: `layer` cannot be read at `path`.
+pub(super) fn damaged(layer: usize, path: &[u8]) -> impl FnOnce(crate::squashfs::Error) -> Error {
+    move |source| Error::Layer { layer, path: as_path(path), source }
+}
+
+pub(super) fn contradiction(layer: usize, path: &[u8], reason: &str) -> Error {
+    Error::Contradiction { layer, path: as_path(path), reason: reason.to_owned() }
+}

@@ -1,0 +1,179 @@
+//! The start-up set: files that the first start of an application reads, stored uncompressed and next to each other.
+//!
+//! A first start is mostly decompression of the dynamic linker and the C library. The set is found as a start would
+//! find it: from the boot command and the shell over interpreters, ELF headers and the linker's search path.
+
+mod elf;
+mod libraries;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub(super) use view::{Entry, View};
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use view::{file, joined};
+
+/// Bytes that the set may add to any archive; to a large one it may add 3 %.
+const BUDGET_MIN: u64 = 3 << 20;
+/// How many times smaller an archive is than its files, at most. A guess on the safe side: the archive is not there
+/// yet, and trees of programs get three to four times smaller.
+const RATIO_MAX: u64 = 8;
+/// Shells that a boot command may be, or that it may start.
+const SHELLS: [&[u8]; 2] = [b"bin/bash", b"bin/sh"];
+/// Small files that nearly every start reads.
+const SETTINGS: [&[u8]; 4] = [b"etc/ld.so.cache", b"etc/passwd", b"etc/group", b"etc/nsswitch.conf"];
+/// Largest such file in bytes.
+const SETTING_MAX: u64 = 1 << 20;
+/// Most files of a set.
+const FILES_MAX: usize = 512;
+/// Bytes of a script's first line that Linux reads (`BINPRM_BUF_SIZE`).
+const SCRIPT_LINE: usize = 256;
+
+/// What starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Startup {
+    /// The boot command's program: a path, or a name that is looked up in `path`.
+    pub command: Option<Vec<u8>>,
+    /// Directories in which programs are looked up.
+    pub path: Vec<Vec<u8>>,
+}
+
+/// Bytes by which the set may make the archive of files of `stored` bytes grow.
+pub(super) fn budget(stored: u64) -> u64 {
+    (stored / RATIO_MAX / 100 * 3).max(BUDGET_MIN)
+}
+
+/// The files of the start-up set, most important first, whose growth fits into `budget` bytes. `growth` estimates
+/// by how many bytes the archive grows when the file at a path, of this size, is not compressed.
+pub(super) fn find(
+    view: &dyn View,
+    startup: &Startup,
+    budget: u64,
+    growth: &mut dyn FnMut(&[u8], u64) -> u64,
+) -> Vec<PathBuf> {
+    let mut search =
+        Search { view, startup, configured: libraries::configured(view), files: Vec::new(), seen: HashSet::new() };
+    for path in SETTINGS {
+        if let Some((path, size)) = file(view, path).filter(|(_, size)| *size <= SETTING_MAX) {
+            search.note(path, size);
+        }
+    }
+    let command = startup.command.as_ref().and_then(|command| search.program(command));
+    for (path, size) in command.into_iter().chain(SHELLS.iter().filter_map(|shell| file(view, shell))) {
+        search.start(path, size);
+    }
+    let mut left = budget;
+    let mut chosen = Vec::new();
+    for (path, size) in search.files {
+        let cost = growth(&path, size);
+        if let Some(rest) = left.checked_sub(cost) {
+            left = rest;
+            chosen.push(PathBuf::from(OsString::from_vec(path)));
+        }
+    }
+    chosen
+}
+
+/// Whether an interactive shell is there, for an image without a boot command.
+pub(super) fn has_shell(view: &dyn View) -> bool {
+    SHELLS.iter().any(|shell| file(view, shell).is_some())
+}
+
+struct Search<'a> {
+    view: &'a dyn View,
+    startup: &'a Startup,
+    configured: Vec<Vec<u8>>,
+    /// Path and size.
+    files: Vec<(Vec<u8>, u64)>,
+    seen: HashSet<Vec<u8>>,
+}
+
+impl Search<'_> {
+    /// Adds a file; false when it is known already or there are too many.
+    fn note(&mut self, path: Vec<u8>, size: u64) -> bool {
+        let new = self.files.len() < FILES_MAX && self.seen.insert(path.clone());
+        if new {
+            self.files.push((path, size));
+        }
+        new
+    }
+
+    /// The file that `name` starts.
+    fn program(&self, name: &[u8]) -> Option<(Vec<u8>, u64)> {
+        if name.contains(&b'/') {
+            return file(self.view, name);
+        }
+        self.startup.path.iter().find_map(|directory| file(self.view, &joined(directory, name)))
+    }
+
+    /// Adds everything that a start of the program at `path` reads: what a script is for, then the interpreter,
+    /// the libraries in the order in which they are loaded, and last the program, of which a start reads a part only.
+    fn start(&mut self, path: Vec<u8>, size: u64) {
+        if self.seen.contains(&path) {
+            return;
+        }
+        let programs = self.script(&path);
+        let (view, whole) = (self.view, path.clone());
+        if let Some(program) = elf::parse(&move |offset, len| view.read(&whole, offset, len)) {
+            let interpreter = program.interpreter.as_ref().and_then(|path| file(self.view, path));
+            if let Some((path, size)) = interpreter {
+                self.note(path, size);
+            }
+            self.libraries(&path, program);
+        }
+        if self.note(path, size) {
+            for (path, size) in programs {
+                self.start(path, size);
+            }
+        }
+    }
+
+    /// Adds the libraries of a program, and theirs, breadth first.
+    fn libraries(&mut self, path: &[u8], program: elf::Program) {
+        let machine = program.machine;
+        let mut waiting = std::collections::VecDeque::from([(path.to_vec(), program)]);
+        while let Some((path, object)) = waiting.pop_front() {
+            let slash = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+            let directories = libraries::search(&object, &path[..slash], &self.configured);
+            for name in &object.needed {
+                let found = if name.contains(&b'/') {
+                    self.library(name, machine)
+                } else {
+                    directories.iter().find_map(|directory| self.library(&joined(directory, name), machine))
+                };
+                if let Some((path, size, library)) = found
+                    && self.note(path.clone(), size)
+                {
+                    waiting.push_back((path, library));
+                }
+            }
+        }
+    }
+
+    fn library(&self, path: &[u8], machine: elf::Machine) -> Option<(Vec<u8>, u64, elf::Program)> {
+        let (path, size) = file(self.view, path)?;
+        let program = elf::parse(&|offset, len| self.view.read(&path, offset, len))?;
+        (program.machine == machine).then_some((path, size, program))
+    }
+
+    /// The programs that run a script: its interpreter, and what env(1) then looks up.
+    fn script(&self, path: &[u8]) -> Vec<(Vec<u8>, u64)> {
+        let start = self.view.read(path, 0, SCRIPT_LINE).unwrap_or_default();
+        let Some(line) = start.strip_prefix(b"#!") else { return Vec::new() };
+        let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let Some(interpreter) = words.next() else { return Vec::new() };
+        let mut programs: Vec<_> = file(self.view, interpreter).into_iter().collect();
+        if interpreter.ends_with(b"/env") {
+            // Options and assignments may stand before the name.
+            let name = words.find(|word| word[0] != b'-' && !word.contains(&b'='));
+            programs.extend(name.and_then(|name| self.program(name)));
+        }
+        programs
+    }
+}

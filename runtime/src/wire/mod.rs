@@ -1,0 +1,189 @@
+//! Messages between clients, the host daemon and guest daemons. `docs/WIRE.md` specifies every one.
+//!
+//! Named pipes that several writers share carry only [`Doorbell`]s of one fixed size, which the kernel writes whole
+//! (pipe(7), PIPE_BUF). Everything else travels in length-prefixed frames ([`frame`]) through the private pipes of one
+//! request. Encoding and decoding are functions over bytes.
+
+pub mod body;
+pub mod frame;
+
+/// Version of the messages; a peer of another version is answered with an error that says so.
+pub const VERSION: u16 = 1;
+
+/// Name of a request: 128 random bits, so that a client can send it again and it still runs once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestId(pub [u8; 16]);
+
+impl RequestId {
+    /// A new one.
+    ///
+    /// # Errors
+    /// When the kernel has no randomness to give (getrandom(2)).
+    pub fn random() -> std::io::Result<Self> {
+        let mut bytes = [0; 16];
+        let file = std::fs::File::open("/dev/urandom")?;
+        std::io::Read::read_exact(&mut &file, &mut bytes)?;
+        Ok(Self(bytes))
+    }
+
+    /// The name of its directory: 32 hexadecimal digits.
+    #[must_use]
+    pub fn name(self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+/// What a doorbell asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ring {
+    /// Look at the registry: an instance has started.
+    Look,
+    /// Run this request in this instance.
+    Exec {
+        /// Instance ID.
+        instance: u64,
+        /// Which request.
+        request: RequestId,
+    },
+    /// Run this request of this instance on the host.
+    Portal {
+        /// Instance ID.
+        instance: u64,
+        /// Which request.
+        request: RequestId,
+    },
+}
+
+/// A message of fixed size on a shared pipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Doorbell;
+
+impl Doorbell {
+    /// Its size in bytes, far below PIPE_BUF.
+    pub const LEN: usize = 32;
+    const MAGIC: [u8; 4] = *b"FIMD";
+    const LOOK: u16 = 1;
+    const EXEC: u16 = 2;
+    const PORTAL: u16 = 3;
+
+    /// `FIMD`, version and kind (u16), instance (u64), request (16 bytes); numbers little-endian.
+    #[must_use]
+    pub fn encode(ring: Ring) -> [u8; Self::LEN] {
+        let (kind, instance, request) = match ring {
+            Ring::Look => (Self::LOOK, 0, RequestId([0; 16])),
+            Ring::Exec { instance, request } => (Self::EXEC, instance, request),
+            Ring::Portal { instance, request } => (Self::PORTAL, instance, request),
+        };
+        let mut bytes = [0; Self::LEN];
+        bytes[..4].copy_from_slice(&Self::MAGIC);
+        bytes[4..6].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[6..8].copy_from_slice(&kind.to_le_bytes());
+        bytes[8..16].copy_from_slice(&instance.to_le_bytes());
+        bytes[16..].copy_from_slice(&request.0);
+        bytes
+    }
+
+    fn decode(bytes: &[u8; Self::LEN]) -> Result<Ring, u16> {
+        let u16_at = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        if u16_at(4) != VERSION {
+            return Err(u16_at(4));
+        }
+        let mut number = [0; 8];
+        number.copy_from_slice(&bytes[8..16]);
+        let instance = u64::from_le_bytes(number);
+        let mut request = [0; 16];
+        request.copy_from_slice(&bytes[16..]);
+        let request = RequestId(request);
+        match u16_at(6) {
+            Self::EXEC => Ok(Ring::Exec { instance, request }),
+            Self::PORTAL => Ok(Ring::Portal { instance, request }),
+            // Kinds that a later version of the same format may add mean at least this much.
+            _ => Ok(Ring::Look),
+        }
+    }
+}
+
+/// Takes doorbells out of a stream of bytes that anybody may have written into. Bytes that begin no doorbell are
+/// passed over and counted, so that garbage costs nothing but itself.
+#[derive(Debug, Default)]
+pub struct Doorbells {
+    pending: Vec<u8>,
+    /// Bytes passed over so far.
+    pub garbage: u64,
+    /// The last foreign version seen, if any.
+    pub foreign_version: Option<u16>,
+}
+
+impl Doorbells {
+    /// Adds bytes and returns the doorbells that are complete.
+    pub fn feed(&mut self, bytes: &[u8]) -> Vec<Ring> {
+        self.pending.extend_from_slice(bytes);
+        let mut rings = Vec::new();
+        let mut at = 0;
+        while self.pending.len() - at >= Doorbell::LEN {
+            let rest = &self.pending[at..];
+            match rest.first_chunk::<{ Doorbell::LEN }>() {
+                Some(message) if message.starts_with(&Doorbell::MAGIC) => {
+                    match Doorbell::decode(message) {
+                        Ok(ring) => rings.push(ring),
+                        Err(version) => self.foreign_version = Some(version),
+                    }
+                    at += Doorbell::LEN;
+                }
+                _ => {
+                    self.garbage += 1;
+                    at += 1;
+                }
+            }
+        }
+        self.pending.drain(..at);
+        rings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUEST: RequestId = RequestId(*b"0123456789abcdef");
+
+    #[test]
+    fn golden_bytes() {
+        let bytes = Doorbell::encode(Ring::Exec { instance: 0x0102, request: REQUEST });
+        assert_eq!(&bytes, b"FIMD\x01\0\x02\0\x02\x01\0\0\0\0\0\x000123456789abcdef");
+        assert_eq!(REQUEST.name(), "30313233343536373839616263646566");
+    }
+
+    #[test]
+    fn doorbells_survive_any_cut() {
+        let ring = Ring::Exec { instance: 7, request: REQUEST };
+        let stream: Vec<u8> = (0..3).flat_map(|_| Doorbell::encode(ring)).collect();
+        for cut in 0..stream.len() {
+            let mut doorbells = Doorbells::default();
+            let mut rings = doorbells.feed(&stream[..cut]);
+            rings.extend(doorbells.feed(&stream[cut..]));
+            assert_eq!(rings, [ring; 3], "{cut}");
+        }
+    }
+
+    #[test]
+    fn garbage_is_passed_over() {
+        let ring = Ring::Portal { instance: 1, request: REQUEST };
+        let mut doorbells = Doorbells::default();
+        let mut stream = b"garbage FIM".to_vec();
+        stream.extend(Doorbell::encode(ring));
+        stream.extend(b"F");
+        stream.extend(Doorbell::encode(Ring::Look));
+        assert_eq!(doorbells.feed(&stream), [ring, Ring::Look]);
+        assert_eq!(doorbells.garbage, 12);
+    }
+
+    #[test]
+    fn another_version_is_noticed_and_nothing_done() {
+        let mut bytes = Doorbell::encode(Ring::Look);
+        bytes[4] = 9;
+        let mut doorbells = Doorbells::default();
+        assert!(doorbells.feed(&bytes).is_empty());
+        assert_eq!(doorbells.foreign_version, Some(9));
+    }
+}
