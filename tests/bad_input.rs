@@ -99,15 +99,29 @@ fn a_damaged_superblock_is_refused() {
         let world = World::empty();
         world::copy(pristine.image(), world.image());
         flip(world.image(), layout.superblock + offset);
-        world.exec(&["true"]).is_refused_with(&["app.flatimage", "restore the file"]);
+        world.exec(&["true"]).is_refused_with(&["app.flatimage", "restore"]);
         nothing_was_made(&world);
     }
+}
+
+/// Writes the configuration of slot A into slot B with the next generation, as a change of it would.
+fn second_slot(image: &Path, layout: &Layout) {
+    let file = File::options().read(true).write(true).open(image).unwrap();
+    let mut header = [0; 64];
+    file.read_exact_at(&mut header, layout.slots[0]).unwrap();
+    let mut body = vec![0; u32::from_le_bytes(header[16..20].try_into().unwrap()) as usize];
+    file.read_exact_at(&mut body, layout.slots[0] + 64).unwrap();
+    header[8] += 1;
+    let digest = blake3::Hasher::new().update(&header[..32]).update(&body).finalize();
+    header[32..].copy_from_slice(digest.as_bytes());
+    file.write_all_at(&[&header[..], &body].concat(), layout.slots[1]).unwrap();
 }
 
 #[test]
 fn one_damaged_slot_is_a_warning_and_two_are_an_error() {
     let pristine = World::new();
     let layout = Layout::of(pristine.image());
+    second_slot(pristine.image(), &layout);
     // The header's magic, the generation, the digest, the body.
     for offset in [0, 8, 40, 64, 70] {
         for damaged in [&[0][..], &[1], &[0, 1]] {
@@ -139,7 +153,7 @@ fn a_damaged_block_is_an_error_for_the_reader_of_that_file_alone() {
     let at = harness::process::position(&bytes, &noise[600_000..600_064]).expect("noise is stored uncompressed");
     flip(world.image(), at as u64);
     let sum = world.sh("cat /usr/share/noise | wc -c; cat /usr/share/noise > /dev/null").run().exits(1);
-    sum.complains_of(&["noise", "I/O error"]);
+    sum.complains_of(&["read error: I"]);
     assert_eq!(world.sh("cat /usr/share/dir/* /etc/release 2>/dev/null").run().text(), "one\ntwo\nsmall");
     // The part before the damage is right, and not one wrong byte follows.
     let read = world.sh("cat /usr/share/noise 2>/dev/null").run();
@@ -242,12 +256,11 @@ fn without_dev_fuse_the_message_names_it() {
 #[test]
 fn a_closed_dev_fuse_is_named_with_its_mode() {
     let world = World::new();
-    // A root with the privilege to override modes is refused by none: only the other kind of caller can prove it, and
-    // a root without that privilege is such a caller.
-    let script = "touch closed; chmod 0 closed; mount --bind closed /dev/fuse && exec setpriv --bounding-set=-all \
-                  --inh-caps=-all \"$IMAGE\" fim-exec true";
+    // A mount without devices refuses root too, as a mode refuses others.
+    let script = "mount --bind /dev/fuse /dev/fuse && mount -o remount,bind,nodev /dev/fuse && \
+                  exec \"$IMAGE\" fim-exec true";
     let outcome = in_namespace(&world, script).run().exits(125);
-    outcome.complains_of(&["fim: cannot mount the image: /dev/fuse", "0000", "chmod 0666 /dev/fuse"]);
+    outcome.complains_of(&["fim: cannot mount the image: /dev/fuse: permission denied (its mode is", "chmod 0666"]);
 }
 
 #[test]
@@ -304,7 +317,7 @@ fn sources_that_cannot_be_packed_are_refused() {
     build(&world, "text", "out", &[]).is_refused_with(&["text", "squashfs"]);
     fs::write(world.path("empty"), "").unwrap();
     build(&world, "empty", "out", &[]).is_refused_with(&["empty"]);
-    build(&world, "tree", "no/such/directory/out", &[]).is_refused_with(&["cannot create", "must be writable"]);
+    build(&world, "tree", "no/such/directory/out", &[]).is_refused_with(&["cannot create", "must exist"]);
     if !is_root() {
         // Root reads everything; that a file vanishes while it is packed is tested beside the packer.
         fs::write(world.path("tree/secret"), "x").unwrap();
