@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
@@ -179,9 +178,8 @@ fn options_arrive_in_the_configuration() {
 /// A long build on a terminal, of which the bar has been seen.
 fn begun(work: &TempDir) -> (Child, File) {
     fs::write(work.path().join("source/long"), noise(96 << 20)).unwrap();
-    let pty = nix::pty::openpty(None, None).unwrap();
     let size = libc::winsize { ws_row: 24, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
-    set_size(&pty.slave, &size);
+    let pty = nix::pty::openpty(Some(&size), None).unwrap();
     let mut command = Command::new(FIM);
     command.args(["build", "source", "-o", "app", "--level", "22", "--threads", "1"]).current_dir(work.path());
     command.env("TERM", "xterm").stdout(Stdio::null()).stderr(pty.slave);
@@ -194,13 +192,6 @@ fn begun(work: &TempDir) -> (Child, File) {
         seen.extend_from_slice(&buffer[..count]);
     }
     (child, terminal)
-}
-
-fn set_size(terminal: &OwnedFd, size: &libc::winsize) {
-    nix::ioctl_write_ptr_bad!(set, libc::TIOCSWINSZ, libc::winsize);
-    use std::os::fd::AsRawFd;
-    // SAFETY: an open terminal and a complete winsize.
-    unsafe { set(terminal.as_fd().as_raw_fd(), size) }.unwrap();
 }
 
 #[test]

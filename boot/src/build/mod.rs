@@ -187,7 +187,7 @@ fn write(
     writer.finish(config)?;
     let size = draft.file.metadata()?.len();
     let content = packed.unpacked_bytes.map_or_else(String::new, |bytes| format!(" with {bytes} bytes"));
-    let line = format!("{}: {} files{content} packed into {size}\n", arguments.output.display(), packed.inodes);
+    let line = format!("{}: {} inodes{content} packed into {size}\n", arguments.output.display(), packed.inodes);
     Ok(Built { line, shell: packed.shell })
 }
 
