@@ -22,7 +22,7 @@ chmod 711 "$work"
 
 # One line a test program: the directory it runs in, the program.
 list() {
-    cargo test --workspace --locked --no-run --message-format=json 2>"$work/build.log" >"$work/messages" ||
+    cargo test --workspace --locked --no-run --message-format=json-render-diagnostics 2>"$work/build.log" >"$work/messages" ||
         { cat "$work/build.log" >&2; exit 1; }
     python3 - "$work/messages" <<'PY'
 import json, os, sys
