@@ -20,7 +20,7 @@ use runtime::instance::Start;
 use runtime::sandbox::{self, apply};
 use runtime::session::pipe;
 use runtime::sys::mount::{self, Detached};
-use runtime::sys::title;
+use runtime::sys::{process, title};
 
 /// What can go wrong before the command runs.
 #[derive(Debug, thiserror::Error)]
@@ -86,8 +86,11 @@ fn build(start: &Start) -> Result<Built, Error> {
         .map_err(Error::system("join the session's mounts"))?;
     let pipes = mount::clone_tree(&start.directory, false).map_err(Error::system("keep the instance's pipes"))?;
     let doorbell = pipe::listener(&start.directory.join(pipe::GUEST))?;
+    // The caller's creation mask is the command's, not that of the mount points and files made here.
+    let mask = process::set_umask(0o022);
     // 5. Mounts and root: with every capability over the session's user namespace.
     apply::enter(&start.plan, &start.root)?;
+    process::set_umask(mask);
     let terminal = terminal::open(&start.terminal, &start.channel)?;
     // 6. A user namespace of the instance's own comes last, so that every mount above is locked for the guest.
     unshare(CloneFlags::CLONE_NEWUSER).map_err(Error::system("make the instance's user namespace"))?;

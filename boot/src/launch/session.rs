@@ -146,6 +146,7 @@ fn begin(
     use std::os::fd::AsRawFd;
     let image = &invocation.image;
     let mut layers = Vec::new();
+    log::debug!("Overlay type: {}", image.config.overlay.name());
     for index in image.root_layers() {
         let source: Arc<dyn ByteSource> = Arc::new(image.layer_source(index)?);
         let name = format!("layer {index} of {}", invocation.path.display());
