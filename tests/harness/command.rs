@@ -83,6 +83,8 @@ impl TestCommand {
     }
 
     /// Runs it; it must end with exit code 125 and `fim: ` in front of one line that holds every one of `words`.
+    // The name makes tests read as sentences; like `prints`, it runs the command and uses it up.
+    #[allow(clippy::wrong_self_convention)]
     pub fn is_refused_with(self, words: &[&str]) -> Outcome {
         let outcome = self.run().exits(125);
         let line = outcome.stderr();
