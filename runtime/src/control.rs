@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn garbage_is_no_message() {
-        for bytes in [&b""[..], b"\x01", b"\x01\x01\x02", b"\x09", b"\xff\0\0\0\0"] {
+        for bytes in [&b""[..], b"\x01", b"\x01\x01\x02", b"\x0a", b"\xff\0\0\0\0"] {
             assert_eq!(ToGuest::decode(bytes), None);
         }
         assert_eq!(FromGuest::decode(b"\x06\x01"), None);
