@@ -1,6 +1,7 @@
 //! Starting an instance, as numbered steps. `docs/ARCHITECTURE.md` mirrors them.
 
 pub mod data;
+mod detach;
 pub mod environment;
 pub mod facts;
 pub mod plan;
@@ -16,6 +17,7 @@ use runtime::control::Channel;
 use runtime::image::Config;
 use runtime::instance::{self, Start, TerminalUse};
 use runtime::session::registry::Registry;
+use runtime::sys::descriptor;
 use runtime::sys::process::{self, Side};
 
 use crate::version::Build;
@@ -28,13 +30,20 @@ pub struct Program {
     pub words: Vec<OsString>,
     /// Whether it runs as user 0.
     pub root: bool,
+    /// Whether it goes on after the start has returned.
+    pub detached: bool,
 }
+
+/// The one word that `fim-exec` and `fim-root` take for themselves, as the first only.
+const DETACH: &str = "--detach";
 
 impl Program {
     /// The words after `fim-exec` or `fim-root`; `None` when there is none.
     #[must_use]
     pub fn given(words: &[OsString], root: bool) -> Option<Self> {
-        (!words.is_empty()).then(|| Self { words: words.to_vec(), root })
+        let detached = words.first().is_some_and(|word| word == DETACH);
+        let words = &words[usize::from(detached)..];
+        (!words.is_empty()).then(|| Self { words: words.to_vec(), root, detached })
     }
 
     /// The stored boot command with the arguments of the command line appended.
@@ -48,7 +57,7 @@ impl Program {
             words.push(OsString::from("bash"));
         }
         words.extend_from_slice(args);
-        Self { words, root: false }
+        Self { words, root: false, detached: false }
     }
 }
 
@@ -57,24 +66,50 @@ impl Program {
 /// # Errors
 /// Anything that keeps the instance from starting, or ends it from outside.
 pub fn run(invocation: &Invocation, program: &Program, roles: Roles, build: Build) -> Result<i32, Failure> {
-    // 1. Look at the host once; decide everything from that, the image and the command line.
+    // 1. Look at the host once; decide everything from that, the image and the command line. A detached start goes on
+    //    in a daemon, of which this process only hears how it went.
     let facts = facts::gather(invocation)?;
-    let plan = plan::make(&invocation.image.config, program, &facts, build)?;
+    if program.detached {
+        return match detach::fork(facts)? {
+            detach::Side::Caller(hearing) => hearing.report(),
+            detach::Side::Supervisor(facts, report) => {
+                let outcome = instance(invocation, program, &facts, roles, build, Some(report.try_clone()?));
+                report.end(&outcome);
+                outcome
+            }
+        };
+    }
+    instance(invocation, program, &facts, roles, build, None)
+}
+
+fn instance(
+    invocation: &Invocation,
+    program: &Program,
+    facts: &facts::Facts,
+    roles: Roles,
+    build: Build,
+    report: Option<detach::Report>,
+) -> Result<i32, Failure> {
+    let plan = plan::make(&invocation.image.config, program, facts, build)?;
     // 2. Find or make the writable data.
     let data = data::prepare(invocation, &facts.caller)?;
     // 3. Join the session that uses it, or begin one. The start lock is held from here to step 5.
-    let joined = session::enter(invocation, &plan, &data, &facts, roles)?;
+    let joined = session::enter(invocation, &plan, &data, facts, roles)?;
     // 4. Be an instance: take the next ID.
     let instance = joined.register(&plan)?;
     // 5. Make PID 1 of the instance, as a child of this process, and let others start.
     let (ours, theirs) = Channel::pair()?;
     let guest = Guest { plan: &plan, joined: &joined, id: instance.id, roles };
+    let detached = report.map(|report| joined.detached(report, instance.id)).transpose()?;
     let intermediate = guest.start(theirs)?;
+    if detached.is_some() {
+        descriptor::detach_standard_streams()?;
+    }
     let live = joined.release(instance.id);
-    // 6. Stay as the parent that the user sees.
-    let status = starter::Starter::new(ours, plan.terminal, intermediate, live.children()).run();
+    // 6. Stay as the parent that the user sees, or that supervises a detached instance.
+    let status = starter::Starter::new(ours, plan.terminal, intermediate, live.children(), detached).run();
     // 7. The exit code is the command's own.
-    live.leave();
+    live.leave(*status.as_ref().unwrap_or(&runtime::error::FAILURE));
     status.map_err(Message::boxed)
 }
 
@@ -166,6 +201,21 @@ mod tests {
         assert_eq!(Program::boot(&config, &["-c".into(), "x".into()]).words, ["bash", "-c", "x"]);
         config.boot = Some(runtime::image::Boot { program: b"echo".to_vec(), args: vec![b"a b".to_vec()] });
         assert_eq!(Program::boot(&config, &["c".into()]).words, ["echo", "a b", "c"]);
+    }
+
+    #[test]
+    fn detach_counts_as_the_first_word_only() {
+        let given = |line: &str| {
+            let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            Program::given(&words, false).map(|program| (program.words.len(), program.detached))
+        };
+        assert_eq!(given("--detach sleep 5"), Some((2, true)));
+        assert_eq!(given("--detach --detach"), Some((1, true)));
+        assert_eq!(given("sleep --detach"), Some((2, false)));
+        assert_eq!(given("-- --detach"), Some((2, false)));
+        assert_eq!(given("--detached"), Some((1, false)));
+        assert_eq!(given("--detach"), None);
+        assert_eq!(given(""), None);
     }
 
     #[test]
