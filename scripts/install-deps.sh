@@ -12,14 +12,14 @@ build libsquashfs-dev writes layers (static archive of libsquashfs)
 build libclang-dev    bindgen of the squashfs-ng crate
 demo busybox-static   the program that the demonstration image holds
 test busybox-static   the program that small test images hold
+test gcc              the probe that runs inside test images
 test debootstrap      the real Debian tree that the tests pack and run
 test squashfs-tools   mksquashfs makes what the reader must read, unsquashfs reads what the packer makes
 test tar              GNU tar makes archives for the packer
 test xz-utils         compressed archives for the packer
 test zstd             compressed archives for the packer
-test attr             extended attributes
-test e2fsprogs        small file systems
-test util-linux       setpriv, unshare, mount
+test perl-base        reads directories in ways that no shell does
+test util-linux       setpriv, setsid, unshare, mount
 test python3          scripts/test.sh reads cargo's messages with it
 ci python3            licences and sources are checked with it
 ci shellcheck         checks the scripts

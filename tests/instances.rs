@@ -99,10 +99,7 @@ fn transcript_of_the_numbers() {
     terminal.run(&format!("kill {}", pids[1]));
     assert_eq!(lines(&world, 2), [format!("0:{}", pids[0]), format!("2:{}", pids[2])]);
     pids.push(background(&mut terminal, "./app.flatimage fim-exec sleep 100 &"));
-    assert_eq!(
-        lines(&world, 3),
-        [format!("0:{}", pids[0]), format!("2:{}", pids[2]), format!("3:{}", pids[3])]
-    );
+    assert_eq!(lines(&world, 3), [format!("0:{}", pids[0]), format!("2:{}", pids[2]), format!("3:{}", pids[3])]);
     for pid in [&pids[0], &pids[2], &pids[3]] {
         terminal.run(&format!("kill {pid}"));
     }

@@ -44,7 +44,7 @@ pub fn run(arguments: &Arguments) -> Result<i32, Failure> {
     listener.total(unpacked(&image), None);
     let extracted = extract::extract(&layers, &part, &mut listener);
     drop(listener);
-    let omitted = extracted.map_err(|error| explain(error, &image.path))?;
+    let omitted = extracted.map_err(|error| explain(error, &image.path, &part))?;
     if let Err(error) = fs::rename(&part, &target) {
         // The tree is complete, so it is the user's to keep.
         return Err(Message::boxed(format!(
@@ -62,8 +62,8 @@ pub fn run(arguments: &Arguments) -> Result<i32, Failure> {
 /// The layers of the root file system, every byte of which is verified when it is read.
 fn layers(image: &Image) -> Result<Vec<Archive>, Failure> {
     let failed = |index: usize, error: &dyn std::error::Error| {
-        let cause = runtime::error::chain(error);
-        Message::boxed(format!("cannot read layer {index} of {}: {cause}", image.path.display()))
+        let (cause, path) = (runtime::error::chain(error), image.path.display());
+        Message::boxed(format!("cannot read layer {index} of {path}: {cause}; {}", verify_hint(&image.path)))
     };
     let mut layers = Vec::new();
     for index in image.root_layers() {
@@ -91,7 +91,14 @@ fn target(directory: &Path) -> Result<PathBuf, Failure> {
             if entries.next().is_some() {
                 return Err(Message::boxed(format!("{shown} is not empty; name a directory that does not exist")));
             }
-            Ok(directory.canonicalize()?)
+            let target = directory.canonicalize()?;
+            // It is replaced, and whoever works in it would be left in one that is gone.
+            if std::env::current_dir().is_ok_and(|current| current.starts_with(&target)) {
+                return Err(Message::boxed(format!(
+                    "{shown} is the current directory; name another, or call from outside"
+                )));
+            }
+            Ok(target)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(directory).is_err() => {
             let Some(name) = directory.file_name() else {
@@ -121,10 +128,14 @@ fn part(target: &Path) -> Result<PathBuf, Failure> {
     Ok(target.with_file_name(OsString::from_vec(part)))
 }
 
-fn explain(error: extract::Error, image: &Path) -> Failure {
+fn verify_hint(image: &Path) -> String {
+    format!("`fim verify {}` tells whether the file was damaged", image.display())
+}
+
+fn explain(error: extract::Error, image: &Path, part: &Path) -> Failure {
     let hint = match &error {
         extract::Error::Layer { .. } | extract::Error::Contradiction { .. } => {
-            format!("; `fim verify {}` tells whether the file was damaged", image.display())
+            format!("; {}", verify_hint(image))
         }
         extract::Error::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
             "; free some space or extract elsewhere".to_owned()
@@ -132,5 +143,9 @@ fn explain(error: extract::Error, image: &Path) -> Failure {
         _ => String::new(),
     };
     let cause = runtime::error::chain(&error);
-    Message::boxed(format!("{}: {cause}; what was extracted is removed{hint}", image.display()))
+    let rest = match fs::symlink_metadata(part) {
+        Ok(_) => format!("remove {}, which is not complete", part.display()),
+        Err(_) => "nothing of it was left".to_owned(),
+    };
+    Message::boxed(format!("{}: {cause}; {rest}{hint}", image.display()))
 }

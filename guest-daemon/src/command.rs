@@ -49,6 +49,11 @@ fn become_command(command: &Command, terminal: Option<&Terminal>) -> i32 {
     }
     let entered = command.directories.iter().find(|directory| std::env::set_current_dir(directory).is_ok());
     let env = environment(command, entered.map(|directory| directory.as_path()));
+    if command.shell {
+        run_shell(&command.argv, &env);
+        eprintln!("fim: the image has no shell; name a program with fim-exec");
+        return NOT_FOUND;
+    }
     let (code, message) = execute(&command.argv, &env);
     let word = command.argv.first().map(|word| word.to_string_lossy()).unwrap_or_default();
     eprintln!("fim: {word}: {message}");
@@ -170,6 +175,7 @@ mod tests {
     fn the_working_directory_is_told() {
         let command = Command {
             argv: vec![c"x".into()],
+            shell: false,
             env: vec![c"A=1".into(), c"PWD=/old".into(), c"PWDX=2".into()],
             directories: Vec::new(),
             ignored: Vec::new(),

@@ -115,6 +115,7 @@ fn command_of(request: &Request) -> Command {
     };
     Command {
         argv: request.argv.iter().map(word).collect(),
+        shell: false,
         env: request.env.iter().map(word).collect(),
         directories: request
             .directories

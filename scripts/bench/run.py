@@ -194,7 +194,7 @@ def machine():
     commit = version("git", "rev-parse", "--short", "HEAD")
     print(f"fim {commit}, {os.cpu_count()} processors ({model}), Linux {platform.release()}.", end=" ")
     peers = [version("bwrap", "--version"), version("crun", "--version"), version("podman", "--version")]
-    print(f"Peers: {', '.join(peers)}, squashfuse of Debian.")
+    print(f"Peers: {', '.join(peers)}, squashfuse of Debian. Load when it began: {os.getloadavg()[0]:.1f}.")
 
 
 try:

@@ -1,15 +1,23 @@
 //! `fim build`: an image from a directory, a tar or a squashfs.
 
+mod draft;
+mod options;
+
+use std::error::Error;
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 
-use runtime::image::{Boot, Config, ImageWriter, LayerFacts, LayerKind, NamedBit, Permission, WriterOptions};
-use runtime::pack::{self, Epoch, Source};
+use draft::Draft;
+pub use options::Variable;
+use options::{block_size, permission, variable, words};
+use runtime::image::{Boot, Config, ImageWriter, LayerFacts, LayerKind, Permission, WriterOptions};
+use runtime::pack::{self, Epoch, Source, Startup};
 
+use crate::interrupt::Interrupt;
+use crate::launch::environment;
+use crate::progress::Listener;
 use crate::{Failure, Message};
 
 /// What to build.
@@ -35,53 +43,24 @@ pub struct Arguments {
     /// Block size: 4K to 1M, a power of two
     #[arg(long, default_value = "128K", value_parser = block_size)]
     pub block_size: u32,
-    /// Threads that compress [default: one a core]
-    #[arg(long)]
+    /// Threads that compress, 1 to 1024 [default: one a core]
+    #[arg(long, value_name = "NUMBER")]
     pub threads: Option<usize>,
     /// What the guest may reach, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "NAME", value_parser = permission)]
     pub perms: Vec<Permission>,
     /// A variable of the guest's environment; may be given again
-    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable())]
     pub env: Vec<Variable>,
+    /// Compress what a start reads first (found in directories only) like everything else
+    #[arg(long)]
+    pub no_startup_set: bool,
     /// Replace the output if it exists
     #[arg(short, long)]
     pub force: bool,
-    /// No progress bar
+    /// No progress bar and no result line
     #[arg(short, long)]
     pub quiet: bool,
-}
-
-/// One variable of the environment.
-#[derive(Debug, Clone)]
-pub struct Variable(String, String);
-
-fn block_size(text: &str) -> Result<u32, String> {
-    let (digits, unit) = match text.strip_suffix(['K', 'k']) {
-        Some(digits) => (digits, 1024),
-        None => match text.strip_suffix(['M', 'm']) {
-            Some(digits) => (digits, 1024 * 1024),
-            None => (text, 1),
-        },
-    };
-    let bytes = digits.parse::<u32>().ok().and_then(|number| number.checked_mul(unit));
-    bytes
-        .filter(|bytes| bytes.is_power_of_two() && (4096..=1_048_576).contains(bytes))
-        .ok_or_else(|| "a power of two from 4K to 1M is needed".to_owned())
-}
-
-fn permission(text: &str) -> Result<Permission, String> {
-    Permission::ALL.iter().copied().find(|permission| permission.name() == text.to_ascii_lowercase()).ok_or_else(|| {
-        let names: Vec<&str> = Permission::ALL.iter().map(|permission| permission.name()).collect();
-        format!("Invalid permission; one of {}", names.join(" "))
-    })
-}
-
-fn variable(text: &str) -> Result<Variable, String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok(Variable(name.to_owned(), value.to_owned())),
-        _ => Err(format!("Variable assignment '{text}' is invalid")),
-    }
 }
 
 /// Builds.
@@ -94,14 +73,52 @@ pub fn run(arguments: &Arguments) -> Result<i32, Failure> {
     let source = Source::detect(&arguments.source)?;
     let program =
         fs::read("/proc/self/exe").map_err(|error| Message::boxed(format!("cannot read this program: {error}")))?;
-    let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let draft = Draft::create(parent, output)?;
-    let summary = write(arguments, &source, &program, &draft)?;
-    draft.complete(output)?;
+    // Dropped last, so that a signal finds the draft gone.
+    let interrupt = Interrupt::hold()?;
+    let draft = Draft::create(output)?;
+    let written = write(arguments, &source, &program, &draft, &interrupt);
+    let built = written.map_err(|error| explain(error, arguments, &draft))?;
+    draft.complete(arguments.force)?;
+    drop(interrupt);
+    if built.shell == Some(false) && arguments.boot.is_none() && arguments.boot_arg.is_empty() {
+        crate::report(&format!(
+            "warning: {} has neither a shell (/bin/bash, /bin/sh) nor a boot command; it starts with \
+             `fim-exec PROGRAM` only: give --boot",
+            output.display()
+        ));
+    }
     if !arguments.quiet {
-        crate::cli::print(&summary)?;
+        crate::cli::print(&built.line)?;
     }
     Ok(0)
+}
+
+/// The error, with the output's name where the disk is full.
+fn explain(error: Failure, arguments: &Arguments, draft: &Draft) -> Failure {
+    if !is_disk_full(error.as_ref()) {
+        return error;
+    }
+    let written = draft.file.metadata().map_or(0, |metadata| metadata.len());
+    let needed = fs::metadata(&arguments.source).ok().filter(fs::Metadata::is_file);
+    // How far a directory or a tar gets smaller is not known before; a squashfs is copied as it is.
+    let needed = needed.map_or_else(String::new, |metadata| format!("; the source has {} bytes", metadata.len()));
+    Message::boxed(format!(
+        "cannot write {}: the file system is full or over quota after {written} bytes{needed}; free some space or \
+         choose another --output; nothing was left",
+        arguments.output.display()
+    ))
+}
+
+fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 fn refuse_unwanted(arguments: &Arguments) -> Result<(), Failure> {
@@ -115,7 +132,11 @@ fn refuse_unwanted(arguments: &Arguments) -> Result<(), Failure> {
     if fs::metadata(output).is_ok_and(|metadata| metadata.is_dir()) {
         return Err(Message::boxed(format!("{} is a directory; name a file", output.display())));
     }
-    if arguments.source.is_dir() && pack::contains(&arguments.source, output)? {
+    let unfound = |error| {
+        let shown = output.display();
+        Message::boxed(format!("cannot create {shown}: {error}; the output's directory must exist and be writable"))
+    };
+    if arguments.source.is_dir() && pack::contains(&arguments.source, output).map_err(unfound)? {
         return Err(Message::boxed(format!(
             "the output {} lies inside the source {}; it would pack itself: choose a place outside",
             output.display(),
@@ -125,7 +146,20 @@ fn refuse_unwanted(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write(arguments: &Arguments, source: &Source, program: &[u8], draft: &Draft) -> Result<String, Failure> {
+/// What came out.
+struct Built {
+    /// The result in one line.
+    line: String,
+    shell: Option<bool>,
+}
+
+fn write(
+    arguments: &Arguments,
+    source: &Source,
+    program: &[u8],
+    draft: &Draft,
+    interrupt: &Interrupt,
+) -> Result<Built, Failure> {
     let epoch = Epoch::from_environment()?;
     let created = match epoch {
         Epoch::Fixed(seconds) => u64::from(seconds),
@@ -133,97 +167,53 @@ fn write(arguments: &Arguments, source: &Source, program: &[u8], draft: &Draft) 
     };
     let options = WriterOptions { created, ..WriterOptions::default() };
     let mut writer = ImageWriter::create(draft.file.try_clone()?, &arguments.output, program, options)?;
+    let config = config(arguments);
     let mut packing = pack::Options { epoch, ..pack::Options::default() };
     packing.squashfs.block_size = arguments.block_size;
     packing.squashfs.level = arguments.level;
     if let Some(threads) = arguments.threads {
-        packing.squashfs.threads = threads.max(1);
+        packing.squashfs.threads = threads;
     }
-    let interrupt = crate::interrupt::Interrupt::hold()?;
-    let mut bar = crate::progress::Listener::new(arguments.quiet, &interrupt);
-    let packed = pack::pack(source, writer.file(), writer.layer_offset(), &packing, &mut bar)?;
+    packing.startup = (!arguments.no_startup_set).then(|| startup(&config));
+    let mut listener = Listener::new(arguments.quiet, interrupt);
+    let packed = pack::pack(source, writer.file(), writer.layer_offset(), &packing, &mut listener)?;
+    drop(listener);
     let facts = LayerFacts {
         kind: LayerKind::Squashfs,
         unpacked: packed.unpacked_bytes.unwrap_or_default(),
         inodes: u64::from(packed.inodes),
     };
     writer.seal_layer(packed.bytes_padded, facts)?;
-    drop(bar);
-    writer.finish(config(arguments))?;
+    writer.finish(config)?;
     let size = draft.file.metadata()?.len();
-    Ok(format!(
-        "{}: {} inodes, {} bytes packed into {size}\n",
-        arguments.output.display(),
-        packed.inodes,
-        packed.unpacked_bytes.unwrap_or_default()
-    ))
+    let content = packed.unpacked_bytes.map_or_else(String::new, |bytes| format!(" with {bytes} bytes"));
+    let line = format!("{}: {} inodes{content} packed into {size}\n", arguments.output.display(), packed.inodes);
+    Ok(Built { line, shell: packed.shell })
+}
+
+/// What the image starts with, looked up where a guest looks.
+fn startup(config: &Config) -> Startup {
+    let own = config.env.iter().find(|(name, _)| name == b"PATH").map(|(_, value)| value.clone());
+    let path = own.unwrap_or_else(|| environment::PATH.into());
+    Startup {
+        command: config.boot.as_ref().map(|boot| boot.program.clone()),
+        path: path.split(|byte| *byte == b':').map(<[u8]>::to_vec).collect(),
+    }
 }
 
 fn config(arguments: &Arguments) -> Config {
     let stem = arguments.output.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let mut config = Config { name: arguments.name.clone().unwrap_or(stem), ..Config::default() };
-    let boot: Vec<Vec<u8>> = arguments
-        .boot
-        .iter()
-        .flat_map(|command| {
-            let words = command.clone().into_vec();
-            words
-                .split(|byte| byte.is_ascii_whitespace())
-                .filter(|word| !word.is_empty())
-                .map(<[u8]>::to_vec)
-                .collect::<Vec<_>>()
-        })
-        .chain(arguments.boot_arg.iter().map(|word| word.clone().into_vec()))
-        .collect();
+    let boot = words(arguments.boot.as_ref(), &arguments.boot_arg);
     if let Some((program, args)) = boot.split_first() {
         config.boot = Some(Boot { program: program.clone(), args: args.to_vec() });
     }
     for permission in &arguments.perms {
         config.permissions.insert(*permission);
     }
-    for Variable(name, value) in &arguments.env {
-        config.env.retain(|(stored, _)| stored != name.as_bytes());
-        config.env.push((name.clone().into_bytes(), value.clone().into_bytes()));
+    for Variable { name, value } in &arguments.env {
+        config.env.retain(|(stored, _)| stored != name);
+        config.env.push((name.clone(), value.clone()));
     }
     config
-}
-
-/// The output while it is not complete: a file without a name that others could open, in the output's directory.
-struct Draft {
-    file: File,
-    path: PathBuf,
-}
-
-impl Draft {
-    fn create(parent: &Path, output: &Path) -> Result<Self, Failure> {
-        let mut name = OsString::from(".");
-        name.push(output.file_name().unwrap_or_default());
-        name.push(format!(".{}.part", std::process::id()));
-        let path = parent.join(name);
-        let file =
-            File::options().read(true).write(true).create_new(true).mode(0o600).open(&path).map_err(|error| {
-                Message::boxed(format!(
-                    "cannot create {}: {error}; the output's directory must be writable",
-                    path.display()
-                ))
-            })?;
-        Ok(Self { file, path })
-    }
-
-    /// Gives the complete file its name.
-    fn complete(self, output: &Path) -> Result<(), Failure> {
-        let umask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o777));
-        nix::sys::stat::umask(umask);
-        self.file.set_permissions(fs::Permissions::from_mode(0o777 & !umask.bits()))?;
-        let failed = |error: std::io::Error| Message::boxed(format!("cannot complete {}: {error}", output.display()));
-        (&self.file).flush().and_then(|()| self.file.sync_all()).map_err(failed)?;
-        fs::rename(&self.path, output).map_err(failed)
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        // Gone already when it was completed.
-        let _ = fs::remove_file(&self.path);
-    }
 }

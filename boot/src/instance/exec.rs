@@ -32,7 +32,7 @@ pub(super) fn run(
     let session = session::require(invocation)?;
     let (instance, starter) = session.hold(id)?;
     let facts = facts::gather(invocation)?;
-    let program = Program { words: words.to_vec(), root: instance.kind == Kind::Root, detached: false };
+    let program = Program { words: words.to_vec(), shell: false, root: instance.kind == Kind::Root, detached: false };
     let plan = plan::make(&invocation.image.config, &program, &facts, build)?;
     // 2. The pipes of this request.
     let directory = session.registry.directory(id);

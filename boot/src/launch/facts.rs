@@ -80,8 +80,6 @@ pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
         text.split_once("zoneinfo/").map(|(_, name)| name.to_owned())
     });
     let terminals = [std::io::stdin().is_terminal(), std::io::stdout().is_terminal(), std::io::stderr().is_terminal()];
-    // std ignores SIGPIPE in this program; what the caller did about it cannot be told any more.
-    let ignored = process::ignored_signals().into_iter().filter(|&signal| signal != 13).collect();
     Ok(Facts {
         privileged: caller.uid == 0 && capability::has(capability::SYS_ADMIN),
         caller,
@@ -89,7 +87,7 @@ pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
         terminals,
         foreground: super::terminal::in_foreground(terminals),
         closed: invocation.closed,
-        ignored,
+        ignored: process::ignored_signals(),
         zone,
         sys: SYS.iter().map(PathBuf::from).filter(|path| path.is_dir()).collect(),
         now: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs()),

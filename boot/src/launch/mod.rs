@@ -11,9 +11,11 @@ mod starter;
 pub(crate) mod terminal;
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use runtime::control::Channel;
+use nix::sched::CloneFlags;
+use runtime::control::{Channel, ToGuest};
 use runtime::image::Config;
 use runtime::instance::{self, Start, TerminalUse};
 use runtime::session::registry::Registry;
@@ -26,8 +28,10 @@ use crate::{Failure, Invocation, Message, Roles};
 /// What to run, as the command line asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
-    /// Program word and arguments; empty for the image's default shell.
+    /// Program word and arguments; only the arguments when `shell` is set.
     pub words: Vec<OsString>,
+    /// Whether the program is whichever shell the image has.
+    pub shell: bool,
     /// Whether it runs as user 0.
     pub root: bool,
     /// Whether it goes on after the start has returned.
@@ -43,7 +47,7 @@ impl Program {
     pub fn given(words: &[OsString], root: bool) -> Option<Self> {
         let detached = words.first().is_some_and(|word| word == DETACH);
         let words = &words[usize::from(detached)..];
-        (!words.is_empty()).then(|| Self { words: words.to_vec(), root, detached })
+        (!words.is_empty()).then(|| Self { words: words.to_vec(), shell: false, root, detached })
     }
 
     /// The stored boot command with the arguments of the command line appended.
@@ -53,11 +57,9 @@ impl Program {
             std::iter::once(boot.program.clone()).chain(boot.args.iter().cloned()).map(OsString::from_vec)
         });
         let mut words: Vec<OsString> = stored.collect();
-        if words.is_empty() && !args.is_empty() {
-            words.push(OsString::from("bash"));
-        }
+        let shell = words.is_empty();
         words.extend_from_slice(args);
-        Self { words, root: false, detached: false }
+        Self { words, shell, root: false, detached: false }
     }
 }
 
@@ -93,11 +95,11 @@ fn instance(
     let plan = plan::make(&invocation.image.config, program, facts, build)?;
     // 2. Find or make the writable data.
     let data = data::prepare(invocation, &facts.caller)?;
-    // 3. Join the session that uses it, or begin one. The start lock is held from here to step 5.
-    let joined = session::enter(invocation, &plan, &data, facts, roles)?;
+    // 3. Join the session that uses it, or begin one. The start lock is held from here to step 6.
+    let mut joined = session::enter(invocation, &plan, &data, facts)?;
     // 4. Be an instance: take the next ID.
     let instance = joined.register(&plan)?;
-    // 5. Make PID 1 of the instance, as a child of this process, and let others start.
+    // 5. Make PID 1 of the instance, as a child of this process; it begins while the session may still be mounting.
     let (ours, theirs) = Channel::pair()?;
     let guest = Guest { plan: &plan, joined: &joined, id: instance.id, roles };
     let detached = report.map(|report| joined.detached(report, instance.id)).transpose()?;
@@ -105,10 +107,13 @@ fn instance(
     if detached.is_some() {
         descriptor::detach_standard_streams()?;
     }
-    let live = joined.release(instance.id);
-    // 6. Stay as the parent that the user sees, or that supervises a detached instance.
+    joined.tell_host_daemon(roles)?;
+    // 6. Have it build the instance as soon as the session's root is mounted, and let others start.
+    let live = joined.complete(instance.id)?;
+    ours.send(&ToGuest::Build.encode(), None)?;
+    // 7. Stay as the parent that the user sees, or that supervises a detached instance.
     let status = starter::Starter::new(ours, plan.terminal, intermediate, live.children(), detached).run();
-    // 7. The exit code is the command's own.
+    // 8. The exit code is the command's own.
     live.leave(*status.as_ref().unwrap_or(&runtime::error::FAILURE));
     status.map_err(Message::boxed)
 }
@@ -137,15 +142,21 @@ impl Guest<'_> {
             let _ = channel.send(&runtime::control::FromGuest::Failed(text).encode(), None);
             runtime::error::FAILURE
         };
-        let prepared = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
-            .and_then(|()| nix::sched::setns(&self.joined.server, plan::session_namespaces()));
+        // Locks, the image and the ends of other channels are this process's business no more; whoever waits for their
+        // last copy to be closed must not wait for an instance.
+        let kept = [0, 1, 2, channel.as_fd().as_raw_fd(), gate.as_raw_fd(), keeper.as_raw_fd()];
+        let kept: Vec<RawFd> = kept.into_iter().chain([self.joined.server.as_raw_fd()]).collect();
+        let prepared = descriptor::close_all_but(&kept)
+            .and_then(|()| nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL))
+            .and_then(|()| nix::sched::setns(&self.joined.server, CloneFlags::CLONE_NEWUSER));
         if let Err(errno) = prepared {
             return failed(format!("cannot join the session's namespaces: {}", errno.desc()));
         }
         match process::clone_sibling(self.plan.namespaces) {
             Ok(Side::Child) => {
-                let joined = self.joined.for_guest();
-                let Ok((server, alive)) = joined else { return failed("out of file descriptors".to_owned()) };
+                let Ok(server) = self.joined.server.try_clone() else {
+                    return failed("out of file descriptors".to_owned());
+                };
                 let start = Start {
                     root: self.joined.directory.join("root"),
                     directory: Registry::new(&self.joined.directory).directory(self.id),
@@ -155,7 +166,6 @@ impl Guest<'_> {
                     channel,
                     gate,
                     server,
-                    alive,
                 };
                 (self.roles.guest)(&start)
             }
@@ -197,10 +207,11 @@ mod tests {
     #[test]
     fn boot_words() {
         let mut config = Config::default();
-        assert_eq!(Program::boot(&config, &[]).words, Vec::<OsString>::new());
-        assert_eq!(Program::boot(&config, &["-c".into(), "x".into()]).words, ["bash", "-c", "x"]);
+        let shell = Program::boot(&config, &["-c".into(), "x".into()]);
+        assert!(shell.shell && shell.words == ["-c", "x"]);
         config.boot = Some(runtime::image::Boot { program: b"echo".to_vec(), args: vec![b"a b".to_vec()] });
-        assert_eq!(Program::boot(&config, &["c".into()]).words, ["echo", "a b", "c"]);
+        let stored = Program::boot(&config, &["c".into()]);
+        assert!(!stored.shell && stored.words == ["echo", "a b", "c"]);
     }
 
     #[test]

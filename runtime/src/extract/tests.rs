@@ -241,8 +241,11 @@ fn layers_merge_as_overlayfs_merges_them() {
     assert_eq!(xattr::list(into.join("user-hidden")).unwrap().count(), 0, "the mark is not the guest's");
 }
 
-/// An archive whose root has these entries: inode offset, type and name. The root is at 0, a fifo at 40.
-fn rooted(entries: &[(u16, u16, &[u8])]) -> Archive {
+/// Inode offset, type and name of a directory's entry.
+type Listed<'a> = (u16, u16, &'a [u8]);
+
+/// An archive whose root has these entries. The root is at 0, a fifo at 40.
+fn rooted(entries: &[Listed<'_>]) -> Archive {
     let mut made = Handmade::new();
     let listing: Vec<u8> = entries.iter().fold(words(&[entries.len() as u32 - 1, 0, 7]), |mut listing, entry| {
         let (offset, kind, name) = entry;
@@ -260,7 +263,7 @@ fn rooted(entries: &[(u16, u16, &[u8])]) -> Archive {
 
 #[test]
 fn what_no_tree_can_be_is_refused_and_leaves_nothing() {
-    let cases: [(&[(u16, u16, &[u8])], &str); 4] = [
+    let cases: [(&[Listed<'_>], &str); 4] = [
         (&[(0, 1, b"loop")], "cannot extract /loop of layer 0: the directory has two places in the tree"),
         (&[(40, 2, b"lie")], "cannot extract /lie of layer 0: the directory has another type for it than its inode"),
         (&[(40, 6, b"twice"), (40, 6, b"twice")], "cannot extract /twice of layer 0: the directory is not sorted"),

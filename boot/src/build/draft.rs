@@ -1,0 +1,191 @@
+//! The output while it is not complete.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, RenameFlags, renameat2};
+use nix::unistd::linkat;
+
+use crate::{Failure, Message};
+
+/// Longest part of the output's name that the draft's has too, in bytes; the whole must stay below 255.
+const NAME_PART: usize = 200;
+
+/// A file in the output's directory. It has no name, so that nothing is left of it however the program ends; on file
+/// systems without that (FAT, NFS) it has one of its own, which goes when the draft does.
+pub(super) struct Draft {
+    pub file: File,
+    output: PathBuf,
+    /// Its name; the file has it from the beginning or on its way to replace another.
+    path: PathBuf,
+    named: bool,
+}
+
+impl Draft {
+    /// Begins the draft of `output`.
+    pub(super) fn create(output: &Path) -> Result<Self, Failure> {
+        let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let nameless =
+            File::options().read(true).write(true).custom_flags(nix::libc::O_TMPFILE).mode(0o600).open(parent);
+        match nameless {
+            Ok(file) => Ok(Self { file, output: output.to_owned(), path: name(parent, output), named: false }),
+            // EISDIR and ENOENT are answers of kernels and file systems that do not know O_TMPFILE.
+            Err(error)
+                if matches!(
+                    error.raw_os_error().map(Errno::from_raw),
+                    Some(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOENT | Errno::ENOSYS)
+                ) =>
+            {
+                Self::create_named(parent, output)
+            }
+            Err(error) => Err(refused(parent, &error)),
+        }
+    }
+
+    fn create_named(parent: &Path, output: &Path) -> Result<Self, Failure> {
+        let path = name(parent, output);
+        let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        let file = file.map_err(|error| refused(parent, &error))?;
+        Ok(Self { file, output: output.to_owned(), path, named: true })
+    }
+
+    /// Gives the complete file its name. With `replace`, what has the name gives way in one step.
+    pub(super) fn complete(mut self, replace: bool) -> Result<(), Failure> {
+        self.file.set_permissions(Permissions::from_mode(0o777 & !umask()?))?;
+        self.file.sync_all().map_err(|error| self.incomplete(&error))?;
+        if !self.named {
+            if !replace {
+                return self.link(&self.output).map_err(|error| self.incomplete(&error));
+            }
+            self.link(&self.path).map_err(|error| self.incomplete(&error))?;
+            self.named = true;
+        }
+        let renamed = if replace { fs::rename(&self.path, &self.output) } else { rename_new(&self.path, &self.output) };
+        renamed.map_err(|error| self.incomplete(&error))?;
+        self.named = false;
+        Ok(())
+    }
+
+    fn link(&self, path: &Path) -> io::Result<()> {
+        // The way of open(2) that needs no privilege.
+        let file = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        Ok(linkat(AT_FDCWD, file.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)?)
+    }
+
+    fn incomplete(&self, error: &io::Error) -> Failure {
+        let hint = if error.kind() == io::ErrorKind::AlreadyExists {
+            "; it was made meanwhile: give another --output, or --force to replace it"
+        } else {
+            ""
+        };
+        Message::boxed(format!("cannot complete {}: {error}{hint}", self.output.display()))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if self.named {
+            // Nothing more can be done about it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// `.NAME.PID.part` beside the output.
+fn name(parent: &Path, output: &Path) -> PathBuf {
+    let output = output.file_name().unwrap_or_default().as_bytes();
+    let mut name = b".".to_vec();
+    name.extend_from_slice(&output[..output.len().min(NAME_PART)]);
+    name.extend_from_slice(format!(".{}.part", std::process::id()).as_bytes());
+    parent.join(OsString::from_vec(name))
+}
+
+fn refused(parent: &Path, error: &io::Error) -> Failure {
+    Message::boxed(format!(
+        "cannot create a file in {}: {error}; the output's directory must exist and be writable",
+        parent.display()
+    ))
+}
+
+/// Renames unless `to` exists.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+        // A file system without the flag: what was refused at the beginning is asked again.
+        Err(Errno::EINVAL | Errno::ENOSYS) if fs::symlink_metadata(to).is_err() => fs::rename(from, to),
+        Err(Errno::EINVAL | Errno::ENOSYS) => Err(io::ErrorKind::AlreadyExists.into()),
+        renamed => Ok(renamed?),
+    }
+}
+
+/// The mask of new files (umask(2)), which can be asked for by setting it only.
+fn umask() -> io::Result<u32> {
+    use nix::sys::stat::{Mode, umask};
+    let mask = umask(Mode::from_bits_truncate(0o077));
+    umask(mask);
+    Ok(mask.bits())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn both(check: impl Fn(&dyn Fn(&Path) -> Draft)) {
+        check(&|output| Draft::create(output).unwrap());
+        check(&|output| Draft::create_named(output.parent().unwrap(), output).unwrap());
+    }
+
+    fn names(directory: &Path) -> Vec<OsString> {
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    }
+
+    #[test]
+    fn a_dropped_draft_leaves_nothing() {
+        both(|create| {
+            let work = tempfile::tempdir().unwrap();
+            drop(create(&work.path().join("app")));
+            assert!(names(work.path()).is_empty());
+        });
+    }
+
+    #[test]
+    fn a_complete_draft_has_its_name_only() {
+        both(|create| {
+            let work = tempfile::tempdir().unwrap();
+            let output = work.path().join("app");
+            for (text, replace) in [("one", false), ("two", true)] {
+                let mut draft = create(&output);
+                draft.file.write_all(text.as_bytes()).unwrap();
+                draft.complete(replace).unwrap();
+                assert_eq!(names(work.path()), ["app"]);
+                assert_eq!(fs::read_to_string(&output).unwrap(), text);
+                assert_eq!(fs::metadata(&output).unwrap().permissions().mode() & 0o700, 0o700);
+            }
+        });
+    }
+
+    #[test]
+    fn what_was_made_meanwhile_is_kept() {
+        both(|create| {
+            let work = tempfile::tempdir().unwrap();
+            let output = work.path().join("app");
+            let draft = create(&output);
+            fs::write(&output, "mine").unwrap();
+            let error = draft.complete(false).unwrap_err().to_string();
+            assert!(error.contains("--force"), "{error}");
+            assert_eq!((fs::read_to_string(&output).unwrap(), names(work.path()).len()), ("mine".to_owned(), 1));
+        });
+    }
+
+    #[test]
+    fn a_directory_that_is_missing_is_named() {
+        let error = Draft::create(Path::new("/nonexistent/app")).err().unwrap().to_string();
+        assert!(error.contains("in /nonexistent: No such file"), "{error}");
+    }
+}
