@@ -38,11 +38,12 @@ fn ids(world: &World, count: usize) -> Vec<u64> {
     lines(world, count).iter().map(|line| line.split_once(':').unwrap().0.parse().unwrap()).collect()
 }
 
-/// Starts a background job as typed; returns its process ID as the shell shows it.
+/// Starts a background job as typed; returns its process ID as the shell shows it, before any word of other jobs.
 #[track_caller]
 fn background(terminal: &mut Terminal, line: &str) -> String {
     let shown = terminal.run(line);
-    shown.split_once("] ").unwrap_or_else(|| panic!("no job number: {shown:?}")).1.trim().to_owned()
+    let first = shown.lines().next().unwrap_or_default();
+    first.split_once("] ").unwrap_or_else(|| panic!("no job number: {shown:?}")).1.trim().to_owned()
 }
 
 #[test]
