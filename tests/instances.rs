@@ -254,8 +254,7 @@ fn operations_are_matched_in_any_case() {
 #[test]
 fn kill_sends_signals_by_name_and_number() {
     let world = World::new();
-    let script = "trap 'echo got USR1' USR1; trap 'echo got HUP' HUP; echo ready; \
-                  while :; do read line || [ $? -gt 128 ] || exit 9; done";
+    let script = "trap 'echo got USR1' USR1; trap 'echo got HUP' HUP; echo ready; while :; do read line; done";
     let mut running = world.sh(script).spawn();
     running.expect("ready");
     for (signal, name) in [("USR1", "USR1"), ("sigusr1", "USR1"), ("10", "USR1"), ("SIGHUP", "HUP"), ("1", "HUP")] {
