@@ -44,7 +44,7 @@ fn monitor(pipes: &Detached, id: RequestId) -> i32 {
             server.remove();
             return 0;
         }
-        Err(error) => Reply::Failed(runtime::error::chain(&error)),
+        Err(error) => Reply::failed(runtime::error::chain(&error)),
     };
     server.remove();
     // A client that has gone needs no answer.
@@ -61,7 +61,7 @@ fn serve(server: &mut Server) -> Result<Option<Reply>, Error> {
     };
     let request = match Request::decode(&bytes) {
         Ok(request) => request,
-        Err(error) => return Ok(Some(Reply::Failed(error.to_string()))),
+        Err(error) => return Ok(Some(Reply::failed(error.to_string()))),
     };
     nix::unistd::setsid().map_err(Error::system("start a session of processes"))?;
     let mut children = SigSet::empty();

@@ -30,6 +30,7 @@ pub(crate) fn run(start: &Start, built: Built) -> Result<(), Error> {
     let Built { terminal, pipes, mut doorbell } = built;
     let main = command::start(&start.command, terminal.as_ref()).map_err(Error::system("start the command"))?;
     let instance = Instance { start, terminal, main };
+    instance.report(&FromGuest::Started);
     let mut doorbells = Doorbells::default();
     loop {
         let watched = [start.channel.as_fd(), start.server.as_fd(), signals.as_fd(), doorbell.as_fd()];
@@ -54,9 +55,11 @@ pub(crate) fn run(start: &Start, built: Built) -> Result<(), Error> {
             let mut bytes = [0; 4096];
             if let Ok(len) = doorbell.read(&mut bytes) {
                 for ring in doorbells.feed(&bytes[..len]) {
-                    if let Ring::Exec { request, .. } = ring {
+                    match ring {
                         // At a process limit the request is lost with its client's pipes; the instance goes on.
-                        let _ = crate::request::start(&pipes, request);
+                        Ring::Exec { request, .. } => drop(crate::request::start(&pipes, request)),
+                        Ring::Signal { number, .. } => instance.signal(number, false),
+                        _ => {}
                     }
                 }
             }

@@ -5,33 +5,40 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use runtime::host::{self, Start};
 use runtime::request;
+use runtime::session::lock;
 use runtime::session::registry::Registry;
-use runtime::session::{Error, lock};
 use runtime::sys::process;
-use runtime::wire::{Doorbells, Ring};
+use runtime::wire::{self, Doorbells, Ring};
 
 /// Runs until the mount server of the session has ended; returns the exit code of the process.
 #[must_use]
 pub fn run(start: Start) -> i32 {
-    let registry = Registry::new(&start.directory);
-    let watched = watch(start.doorbell, &start.server, &registry);
-    if watched.is_ok() {
-        bury(&start.data, &registry);
+    // One descriptor an instance: as many as the user may have at all.
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
-    i32::from(watched.is_err())
+    let registry = Registry::new(&start.directory);
+    watch(&start.directory, start.doorbell, &start.server, &registry);
+    bury(&start.data, &registry);
+    0
 }
 
 /// Watches every live instance and removes it from the registry when it has ended.
-fn watch(mut doorbell: File, server: &OwnedFd, registry: &Registry) -> Result<(), Error> {
+fn watch(start_directory: &Path, mut doorbell: File, server: &OwnedFd, registry: &Registry) {
     let mut instances: BTreeMap<u64, OwnedFd> = BTreeMap::new();
-    adopt(registry, &mut instances)?;
+    adopt(registry, &mut instances);
+    let mut notes = Notes { path: start_directory.join("host.log"), garbage: 0 };
     let mut doorbells = Doorbells::default();
     loop {
         let ids: Vec<u64> = instances.keys().copied().collect();
@@ -44,58 +51,98 @@ fn watch(mut doorbell: File, server: &OwnedFd, registry: &Registry) -> Result<()
             fds.iter().map(|fd| fd.any().unwrap_or(false)).collect()
         };
         if events[0] {
-            return Ok(());
+            return;
         }
         for (id, ended) in ids.iter().zip(&events[2..]) {
             if *ended {
                 instances.remove(id);
-                registry.remove(*id)?;
+                // What cannot be removed is passed over by every reader: its starter is dead.
+                let _ = registry.remove(*id);
             }
         }
         if events[1] {
             let mut bytes = [0; 4096];
             if let Ok(len) = doorbell.read(&mut bytes) {
                 // Whatever else it says, a ring means that the registry may have changed.
-                adopt(registry, &mut instances)?;
+                adopt(registry, &mut instances);
                 for ring in doorbells.feed(&bytes[..len]) {
-                    route(ring, registry, &instances);
+                    if let Some(refused) = route(ring, registry) {
+                        notes.add(&refused);
+                    }
                 }
+                notes.count(doorbells.garbage);
             }
         }
     }
 }
 
-/// Watches those live instances that are not watched yet.
-fn adopt(registry: &Registry, instances: &mut BTreeMap<u64, OwnedFd>) -> Result<(), Error> {
-    for instance in registry.live()? {
+/// Watches those live instances that are not watched yet. Readers of the registry look for themselves who lives, so
+/// that what cannot be done here is done at the next ring.
+fn adopt(registry: &Registry, instances: &mut BTreeMap<u64, OwnedFd>) {
+    for instance in registry.live().unwrap_or_default() {
         if instances.contains_key(&instance.id) {
             continue;
         }
         match process::pidfd_open(instance.pid) {
             // The process may have ended and its number be somebody else's since the record was read.
             Ok(pidfd) if instance.is_alive() => drop(instances.insert(instance.id, pidfd)),
-            _ => registry.remove(instance.id)?,
+            Ok(_) | Err(Errno::ESRCH) => drop(registry.remove(instance.id)),
+            // Out of descriptors: the instance lives all the same.
+            Err(_) => {}
         }
     }
-    Ok(())
 }
 
 /// Passes a request on to the guest daemon of its instance. What cannot be passed on is answered, if its client is
-/// still there to hear it.
-fn route(ring: Ring, registry: &Registry, instances: &BTreeMap<u64, OwnedFd>) {
-    let Ring::Exec { instance, request } = ring else { return };
+/// still there to hear it; returns what was said.
+fn route(ring: Ring, registry: &Registry) -> Option<String> {
+    let (instance, request) = match ring {
+        Ring::Exec { instance, request } | Ring::Foreign { instance, request, .. } => (instance, request),
+        _ => return None,
+    };
     let directory = registry.directory(instance);
-    let reason = if instances.contains_key(&instance) {
-        match host::ring_guest(&directory, ring) {
-            Ok(true) => return,
-            Ok(false) => format!("instance {instance} is ending"),
+    let reason = match ring {
+        Ring::Foreign { version, .. } => wire::body::Error::Version(version).to_string(),
+        _ => match host::ring_guest(&directory, ring) {
+            Ok(true) => return None,
+            Ok(false) => format!("instance {instance} has ended"),
             Err(error) => runtime::error::chain(&error),
-        }
-    } else {
-        format!("instance {instance} has ended")
+        },
     };
     // The client may have gone, or its pipes with the instance: it sees either by itself.
     let _ = request::refuse(&directory, request, &reason);
+    Some(reason)
+}
+
+/// The daemon's own log: what it had to refuse, in a file that stays small.
+struct Notes {
+    path: PathBuf,
+    /// Bytes of garbage that were noted.
+    garbage: u64,
+}
+
+impl Notes {
+    /// Longest the file gets, in bytes.
+    const LIMIT: u64 = 64 * 1024;
+
+    fn add(&self, text: &str) {
+        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+        let file = File::options().append(true).create(true).mode(0o600).custom_flags(flags).open(&self.path);
+        if let Ok(mut file) = file
+            && file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() < Self::LIMIT)
+        {
+            // A full file system loses notes, nothing else.
+            let _ = writeln!(file, "{text}");
+        }
+    }
+
+    /// Notes garbage that has come since the last call.
+    fn count(&mut self, garbage: u64) {
+        if garbage > self.garbage {
+            self.add(&format!("passed over {} bytes that are no message", garbage - self.garbage));
+            self.garbage = garbage;
+        }
+    }
 }
 
 /// Removes what a mount server that was killed could not. A session that lives again is left alone.

@@ -33,6 +33,8 @@ pub enum ToGuest {
 pub enum FromGuest {
     /// The controlling side of the instance's terminal comes with this message.
     Terminal,
+    /// The command has been started.
+    Started,
     /// The command was stopped by this signal.
     Stopped(i32),
     /// The command ended with this exit code.
@@ -52,6 +54,7 @@ const EXITED: u8 = 6;
 const KILLED: u8 = 7;
 const FAILED: u8 = 8;
 const BUILD: u8 = 9;
+const STARTED: u8 = 10;
 
 fn number(tag: u8, value: i32) -> Vec<u8> {
     let mut bytes = vec![tag];
@@ -93,6 +96,7 @@ impl FromGuest {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Terminal => vec![TERMINAL],
+            Self::Started => vec![STARTED],
             Self::Stopped(signal) => number(STOPPED, *signal),
             Self::Exited(code) => number(EXITED, *code),
             Self::Killed(signal) => number(KILLED, *signal),
@@ -110,6 +114,7 @@ impl FromGuest {
         let (&tag, body) = bytes.split_first()?;
         match tag {
             TERMINAL => Some(Self::Terminal),
+            STARTED => Some(Self::Started),
             STOPPED => Some(Self::Stopped(value(body)?)),
             EXITED => Some(Self::Exited(value(body)?)),
             KILLED => Some(Self::Killed(value(body)?)),
@@ -190,6 +195,7 @@ mod tests {
         let (one, other) = Channel::pair().unwrap();
         for message in [
             FromGuest::Terminal,
+            FromGuest::Started,
             FromGuest::Stopped(20),
             FromGuest::Exited(255),
             FromGuest::Killed(9),
@@ -228,7 +234,7 @@ mod tests {
 
     #[test]
     fn garbage_is_no_message() {
-        for bytes in [&b""[..], b"\x01", b"\x01\x01\x02", b"\x0a", b"\xff\0\0\0\0"] {
+        for bytes in [&b""[..], b"\x01", b"\x01\x01\x02", b"\x0b", b"\xff\0\0\0\0"] {
             assert_eq!(ToGuest::decode(bytes), None);
         }
         assert_eq!(FromGuest::decode(b"\x06\x01"), None);

@@ -84,6 +84,8 @@ pub fn start(
             if detached.is_err() || std::env::set_current_dir("/").is_err() {
                 std::process::exit(crate::error::FAILURE);
             }
+            // A client that starts a daemon has its own signals blocked.
+            let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
             title::set("fim-host", format!("fim: host daemon of {}", session.display()).as_bytes());
             let status = role(Start { directory: session.to_owned(), data: data.to_owned(), doorbell, server });
             std::process::exit(status)

@@ -198,7 +198,7 @@ impl Server {
 pub fn refuse(instance: &Path, id: RequestId, reason: &str) -> io::Result<()> {
     let directory = File::open(instance)?;
     if let Some(mut server) = Server::open(&directory, id)? {
-        let reply = crate::wire::body::Reply::Failed(reason.to_owned());
+        let reply = crate::wire::body::Reply::failed(reason.to_owned());
         crate::wire::frame::write(&mut server.result, &crate::wire::body::encode(&reply))?;
     }
     Ok(())

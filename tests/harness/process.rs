@@ -31,6 +31,20 @@ pub fn wait_readable(fd: impl AsFd, what: &str) {
     }
 }
 
+/// Waits until a process waits in poll(2): then it has done all it does before.
+#[track_caller]
+pub fn wait_for_poll(pid: Pid) {
+    let begin = Instant::now();
+    loop {
+        let at = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+        if at.contains("poll") {
+            return;
+        }
+        assert!(begin.elapsed() < DEADLINE, "process {pid} does not wait in poll(2) but in {at:?}");
+        thread::yield_now();
+    }
+}
+
 /// Bytes that a thread collects from a stream while the test goes on.
 #[derive(Clone, Default)]
 pub struct Collected(Arc<(Mutex<Stream>, Condvar)>);

@@ -28,30 +28,53 @@ pub struct Spec {
     pub frees_file: bool,
 }
 
+const DETACHED: Usage = Usage {
+    line: "--detach <program> [args...]",
+    words: &[(
+        "--detach",
+        "Print the ID of the instance and return once the program has started; its output goes to fim-instance logs",
+    )],
+};
+const DETACH_IS_FIRST: &str =
+    "--detach counts as the first word only. A program of that name is run by its path, or with env -- --detach.";
+
 /// Every command, in the order of the overview.
 pub const COMMANDS: &[Spec] = &[
     Spec {
         name: "exec",
         summary: "Execute a command as a regular user",
-        usages: &[Usage {
-            line: "<program> [args...]",
-            words: &[("program", "Name of the program to execute"), ("args...", "Arguments for the executed program")],
-        }],
+        usages: &[
+            Usage {
+                line: "<program> [args...]",
+                words: &[
+                    ("program", "Name of the program to execute"),
+                    ("args...", "Arguments for the executed program"),
+                ],
+            },
+            DETACHED,
+        ],
         notes: &[
             "The program runs as the calling user, without any capability, isolated from the host.",
             "The exit code is the program's own: 127 when it is not found, 126 when it cannot be executed, 128+N when signal N ended it, 125 for an error of fim.",
+            DETACH_IS_FIRST,
         ],
-        examples: &["fim-exec echo -e \"hello\\nworld\""],
+        examples: &["fim-exec --detach sleep 1000", "fim-exec echo -e \"hello\\nworld\""],
         frees_file: true,
     },
     Spec {
         name: "root",
         summary: "Execute a command as the root user",
-        usages: &[Usage {
-            line: "<program> [args...]",
-            words: &[("program", "Name of the program to execute"), ("args...", "Arguments for the executed program")],
-        }],
-        notes: &["The program is user 0 of its own user namespace; it has no privilege on the host."],
+        usages: &[
+            Usage {
+                line: "<program> [args...]",
+                words: &[
+                    ("program", "Name of the program to execute"),
+                    ("args...", "Arguments for the executed program"),
+                ],
+            },
+            DETACHED,
+        ],
+        notes: &["The program is user 0 of its own user namespace; it has no privilege on the host.", DETACH_IS_FIRST],
         examples: &["fim-root id -u"],
         frees_file: true,
     },
@@ -71,8 +94,40 @@ pub const COMMANDS: &[Spec] = &[
                 line: "<list> [--json]",
                 words: &[("list", "Lists current instances"), ("--json", "Print a JSON array")],
             },
+            Usage {
+                line: "<stop> <id> [--timeout <seconds>]",
+                words: &[
+                    ("stop", "End an instance: SIGTERM for its command, SIGKILL when the time is over"),
+                    ("seconds", "Time to end in, 10 when not given"),
+                ],
+            },
+            Usage {
+                line: "<kill> <id> [signal]",
+                words: &[
+                    ("kill", "Send a signal to the command of an instance"),
+                    ("signal", "Name, with or without SIG, or number; TERM when not given"),
+                ],
+            },
+            Usage {
+                line: "<wait> <id>",
+                words: &[("wait", "Wait until an instance has ended; the exit code is that of its command")],
+            },
+            Usage {
+                line: "<logs> <id> [--follow]",
+                words: &[
+                    ("logs", "Print what a detached instance has written: the last 512 KiB to 1 MiB of it"),
+                    ("--follow", "Go on until the instance has ended"),
+                ],
+            },
+            Usage {
+                line: "<stats> [--json]",
+                words: &[("stats", "Show what the instances use, every second on a terminal until q is pressed")],
+            },
         ],
-        notes: &["IDs count from 0 in start order and are not reused while any instance of the session runs."],
+        notes: &[
+            "IDs count from 0 in start order and are not reused while any instance of the session runs.",
+            "The log and the exit code of a detached instance that has ended are kept until the last instance of the session has ended.",
+        ],
         examples: &["fim-instance exec 0 echo hello"],
         frees_file: true,
     },

@@ -43,6 +43,8 @@ pub(super) type Announce<'a> = &'a dyn Fn() -> Result<Option<File>, Failure>;
 pub(super) struct Client {
     pipes: request::Client,
     request: Request,
+    /// Frames for `control` that it has not taken yet: the request, and events behind it.
+    unsent: Vec<u8>,
     /// Readable when the instance has ended.
     instance: OwnedFd,
     id: u64,
@@ -65,7 +67,17 @@ struct Ready {
 
 impl Client {
     pub(super) fn new(pipes: request::Client, request: Request, instance: OwnedFd, id: u64) -> Self {
-        Self { pipes, request, instance, id, accepted: false, screen: None, outputs: Vec::new(), outcome: None }
+        Self {
+            pipes,
+            request,
+            unsent: Vec::new(),
+            instance,
+            id,
+            accepted: false,
+            screen: None,
+            outputs: Vec::new(),
+            outcome: None,
+        }
     }
 
     /// Stays until the command has ended; returns its exit code, or why there is none.
@@ -85,14 +97,14 @@ impl Client {
         watched.thread_block().map_err(|errno| format!("cannot block signals: {errno}"))?;
         let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .map_err(|errno| format!("cannot watch for signals: {errno}"))?;
-        let mut unsent = frame::encode(&body::encode(&self.request)).map_err(|error| error.to_string())?;
+        self.unsent = frame::encode(&body::encode(&self.request)).map_err(|error| error.to_string())?;
         let mut daemon = announce().map_err(|error| error.to_string())?;
         loop {
-            let ready = self.wait(&signals, !unsent.is_empty(), daemon.as_ref())?;
+            let ready = self.wait(&signals, daemon.as_ref())?;
             if ready.control {
                 // A request that nobody reads any more is noticed by the end of the replies.
-                if streams::write_some(&mut self.pipes.control, &mut unsent).is_err() {
-                    unsent.clear();
+                if streams::write_some(&mut self.pipes.control, &mut self.unsent).is_err() {
+                    self.unsent.clear();
                 }
             }
             if ready.reply {
@@ -117,14 +129,14 @@ impl Client {
         }
     }
 
-    fn wait(&self, signals: &SignalFd, unsent: bool, daemon: Option<&File>) -> Result<Ready, String> {
+    fn wait(&self, signals: &SignalFd, daemon: Option<&File>) -> Result<Ready, String> {
         let none = PollFlags::empty();
         let keys = self.screen.as_ref().filter(|screen| screen.holds_terminal());
         let places = [
             (Some(signals.as_fd()), PollFlags::POLLIN),
             (Some(self.pipes.result.as_fd()), PollFlags::POLLIN),
             (Some(self.instance.as_fd()), PollFlags::POLLIN),
-            (unsent.then(|| self.pipes.control.as_fd()), PollFlags::POLLOUT),
+            ((!self.unsent.is_empty()).then(|| self.pipes.control.as_fd()), PollFlags::POLLOUT),
             (keys.map(Screen::as_fd), PollFlags::POLLIN),
             (daemon.filter(|_| !self.accepted).map(AsFd::as_fd), none),
         ];
@@ -197,9 +209,11 @@ impl Client {
     }
 
     fn tell(&mut self, event: Event) {
-        if self.accepted {
-            // A command that has gone needs no events.
-            let _ = frame::write(&mut self.pipes.control, &body::encode(&event));
+        if self.accepted
+            && let Ok(frame) = frame::encode(&body::encode(&event))
+        {
+            // Behind what is still being sent: a long request is not taken at once.
+            self.unsent.extend_from_slice(&frame);
         }
     }
 

@@ -30,15 +30,15 @@ pub(super) fn run(
 ) -> Result<i32, Failure> {
     // 1. The instance, and everything that is decided before it hears of it.
     let session = session::require(invocation)?;
-    let instance = session.instance(id)?;
+    let (instance, starter) = session.hold(id)?;
     let facts = facts::gather(invocation)?;
-    let program = Program { words: words.to_vec(), shell: false, root: instance.kind == Kind::Root };
+    let program = Program { words: words.to_vec(), shell: false, root: instance.kind == Kind::Root, detached: false };
     let plan = plan::make(&invocation.image.config, &program, &facts, build)?;
-    let starter = process::pidfd_open(instance.pid).map_err(|_| ended(id))?;
     // 2. The pipes of this request.
     let directory = session.registry.directory(id);
-    let pipes = request::Client::create(&directory)
-        .map_err(|error| if directory.exists() { Message::boxed(runtime::error::chain(&error)) } else { ended(id) })?;
+    let pipes = request::Client::create(&directory).map_err(|error| {
+        if directory.exists() { Message::boxed(runtime::error::chain(&error)) } else { session::ended(id) }
+    })?;
     let merged = request::same_file(std::io::stdout(), std::io::stderr());
     let terminal = match plan.terminal {
         TerminalUse::Own { streams, foreground } if streams[0] => {
@@ -58,10 +58,6 @@ pub(super) fn run(
     let ring = Ring::Exec { instance: id, request: pipes.id };
     let caller = Caller { session: &session, ring, roles };
     Client::new(pipes, request, starter, id).run(&|| caller.announce()).map_err(Message::boxed)
-}
-
-fn ended(id: u64) -> Failure {
-    Message::boxed(format!("instance {id} has ended"))
 }
 
 /// Rings a host daemon, and starts one when the last was killed.

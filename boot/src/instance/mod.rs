@@ -3,10 +3,17 @@
 mod client;
 mod exec;
 mod list;
+mod logs;
 mod session;
+mod stats;
+mod stop;
 mod streams;
+mod usage;
+mod wait;
 
 use std::ffi::{OsStr, OsString};
+
+use runtime::session::registry::Instance;
 
 use crate::version::Build;
 use crate::{Failure, Invocation, Message, Roles};
@@ -17,11 +24,31 @@ use crate::{Failure, Invocation, Message, Roles};
 /// Wrong words, instances that do not live, requests that cannot be served.
 pub fn run(invocation: &Invocation, words: &[OsString], roles: Roles, build: Build) -> Result<i32, Failure> {
     let Some(operation) = words.first() else {
-        return Err(Message::boxed("Missing op for 'fim-instance' (<exec|list>); see fim-help instance"));
+        return Err(Message::boxed(
+            "Missing op for 'fim-instance' (<exec|list>); also stop, kill, wait, logs, stats: see fim-help instance",
+        ));
     };
     let rest = &words[1..];
     match operation.to_string_lossy().to_lowercase().as_str() {
-        "list" => list::run(invocation, rest),
+        "list" => list::run(invocation, only_flag(rest, "--json")?),
+        "stats" => stats::run(invocation, only_flag(rest, "--json")?),
+        "stop" => {
+            let (id, rest) = id(rest)?;
+            stop::stop(invocation, id, rest)
+        }
+        "kill" => {
+            let (id, rest) = id(rest)?;
+            stop::kill(invocation, id, rest)
+        }
+        "wait" => {
+            let (id, rest) = id(rest)?;
+            none_left(rest)?;
+            wait::run(invocation, id)
+        }
+        "logs" => {
+            let (id, rest) = id(rest)?;
+            logs::run(invocation, id, only_flag(rest, "--follow")?)
+        }
         "exec" => {
             let (id, rest) = id(rest)?;
             if rest.is_empty() {
@@ -33,6 +60,27 @@ pub fn run(invocation: &Invocation, words: &[OsString], roles: Roles, build: Bui
         }
         other => Err(Message::boxed(format!("Invalid instance operation '{other}'; see fim-help instance"))),
     }
+}
+
+/// Whether the one flag that may stand there does.
+fn only_flag(words: &[OsString], flag: &str) -> Result<bool, Failure> {
+    let given = words.first().is_some_and(|word| word == flag);
+    none_left(&words[usize::from(given)..])?;
+    Ok(given)
+}
+
+fn none_left(words: &[OsString]) -> Result<(), Failure> {
+    if words.is_empty() { Ok(()) } else { Err(trailing_arguments(words)) }
+}
+
+fn trailing_arguments<'a>(words: impl IntoIterator<Item = &'a OsString>) -> Failure {
+    let list: String = words.into_iter().map(|word| format!("'{}',", word.to_string_lossy())).collect();
+    Message::boxed(format!("Trailing arguments for fim-instance: [{list}]; remove them, or see fim-help instance"))
+}
+
+/// The command of an instance as words to show.
+fn words(instance: &Instance) -> Vec<String> {
+    instance.command.split(|&byte| byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
 /// The ID that begins `words`, and what follows it.

@@ -1,11 +1,14 @@
 //! Finding the live session of an image without being part of it. Creates nothing.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use runtime::session::lock;
 use runtime::session::record::Record;
 use runtime::session::registry::{Instance, Registry};
+use runtime::sys::process;
 
 use crate::launch::{data, facts};
 use crate::{Failure, Invocation, Message};
@@ -41,6 +44,25 @@ impl Session {
             ))
         })
     }
+}
+
+impl Session {
+    /// The live instance with this ID and a descriptor that names exactly its starter, readable when it has ended.
+    pub(super) fn hold(&self, id: u64) -> Result<(Instance, OwnedFd), Failure> {
+        let instance = self.instance(id)?;
+        let starter = match process::pidfd_open(instance.pid) {
+            Ok(starter) => starter,
+            Err(Errno::ESRCH) => return Err(ended(id)),
+            Err(errno) => return Err(Message::boxed(format!("cannot watch instance {id}: {}", errno.desc()))),
+        };
+        // The number may have become another process's since the record was read.
+        if instance.is_alive() { Ok((instance, starter)) } else { Err(ended(id)) }
+    }
+}
+
+/// The error for an instance that was there a moment ago.
+pub(super) fn ended(id: u64) -> Failure {
+    Message::boxed(format!("instance {id} has ended"))
 }
 
 /// The session that must live.

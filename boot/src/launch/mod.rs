@@ -1,6 +1,7 @@
 //! Starting an instance, as numbered steps. `docs/ARCHITECTURE.md` mirrors them.
 
 pub mod data;
+mod detach;
 pub mod environment;
 pub mod facts;
 pub mod plan;
@@ -33,13 +34,20 @@ pub struct Program {
     pub shell: bool,
     /// Whether it runs as user 0.
     pub root: bool,
+    /// Whether it goes on after the start has returned.
+    pub detached: bool,
 }
+
+/// The one word that `fim-exec` and `fim-root` take for themselves, as the first only.
+const DETACH: &str = "--detach";
 
 impl Program {
     /// The words after `fim-exec` or `fim-root`; `None` when there is none.
     #[must_use]
     pub fn given(words: &[OsString], root: bool) -> Option<Self> {
-        (!words.is_empty()).then(|| Self { words: words.to_vec(), shell: false, root })
+        let detached = words.first().is_some_and(|word| word == DETACH);
+        let words = &words[usize::from(detached)..];
+        (!words.is_empty()).then(|| Self { words: words.to_vec(), shell: false, root, detached })
     }
 
     /// The stored boot command with the arguments of the command line appended.
@@ -51,7 +59,7 @@ impl Program {
         let mut words: Vec<OsString> = stored.collect();
         let shell = words.is_empty();
         words.extend_from_slice(args);
-        Self { words, shell, root: false }
+        Self { words, shell, root: false, detached: false }
     }
 }
 
@@ -60,27 +68,53 @@ impl Program {
 /// # Errors
 /// Anything that keeps the instance from starting, or ends it from outside.
 pub fn run(invocation: &Invocation, program: &Program, roles: Roles, build: Build) -> Result<i32, Failure> {
-    // 1. Look at the host once; decide everything from that, the image and the command line.
+    // 1. Look at the host once; decide everything from that, the image and the command line. A detached start goes on
+    //    in a daemon, of which this process only hears how it went.
     let facts = facts::gather(invocation)?;
-    let plan = plan::make(&invocation.image.config, program, &facts, build)?;
+    if program.detached {
+        return match detach::fork(facts)? {
+            detach::Side::Caller(hearing) => hearing.report(),
+            detach::Side::Supervisor(facts, report) => {
+                let outcome = instance(invocation, program, &facts, roles, build, Some(report.try_clone()?));
+                report.end(&outcome);
+                outcome
+            }
+        };
+    }
+    instance(invocation, program, &facts, roles, build, None)
+}
+
+fn instance(
+    invocation: &Invocation,
+    program: &Program,
+    facts: &facts::Facts,
+    roles: Roles,
+    build: Build,
+    report: Option<detach::Report>,
+) -> Result<i32, Failure> {
+    let plan = plan::make(&invocation.image.config, program, facts, build)?;
     // 2. Find or make the writable data.
     let data = data::prepare(invocation, &facts.caller)?;
     // 3. Join the session that uses it, or begin one. The start lock is held from here to step 6.
-    let mut joined = session::enter(invocation, &plan, &data, &facts)?;
+    let mut joined = session::enter(invocation, &plan, &data, facts)?;
     // 4. Be an instance: take the next ID.
     let instance = joined.register(&plan)?;
     // 5. Make PID 1 of the instance, as a child of this process; it begins while the session may still be mounting.
     let (ours, theirs) = Channel::pair()?;
     let guest = Guest { plan: &plan, joined: &joined, id: instance.id, roles };
+    let detached = report.map(|report| joined.detached(report, instance.id)).transpose()?;
     let intermediate = guest.start(theirs)?;
+    if detached.is_some() {
+        descriptor::detach_standard_streams()?;
+    }
     joined.tell_host_daemon(roles)?;
     // 6. Have it build the instance as soon as the session's root is mounted, and let others start.
     let live = joined.complete(instance.id)?;
     ours.send(&ToGuest::Build.encode(), None)?;
-    // 7. Stay as the parent that the user sees.
-    let status = starter::Starter::new(ours, plan.terminal, intermediate, live.children()).run();
+    // 7. Stay as the parent that the user sees, or that supervises a detached instance.
+    let status = starter::Starter::new(ours, plan.terminal, intermediate, live.children(), detached).run();
     // 8. The exit code is the command's own.
-    live.leave();
+    live.leave(*status.as_ref().unwrap_or(&runtime::error::FAILURE));
     status.map_err(Message::boxed)
 }
 
@@ -178,6 +212,21 @@ mod tests {
         config.boot = Some(runtime::image::Boot { program: b"echo".to_vec(), args: vec![b"a b".to_vec()] });
         let stored = Program::boot(&config, &["c".into()]);
         assert!(!stored.shell && stored.words == ["echo", "a b", "c"]);
+    }
+
+    #[test]
+    fn detach_counts_as_the_first_word_only() {
+        let given = |line: &str| {
+            let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            Program::given(&words, false).map(|program| (program.words.len(), program.detached))
+        };
+        assert_eq!(given("--detach sleep 5"), Some((2, true)));
+        assert_eq!(given("--detach --detach"), Some((1, true)));
+        assert_eq!(given("sleep --detach"), Some((2, false)));
+        assert_eq!(given("-- --detach"), Some((2, false)));
+        assert_eq!(given("--detached"), Some((1, false)));
+        assert_eq!(given("--detach"), None);
+        assert_eq!(given(""), None);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use runtime::source::ByteSource;
 use runtime::sys::{memfd, process};
 use runtime::wire::Ring;
 
+use super::detach::{Detached, Report};
 use super::facts::Facts;
 use super::plan::LaunchPlan;
 use crate::{Failure, Invocation, Message, Roles};
@@ -234,6 +235,14 @@ impl Joined {
         Ok(())
     }
 
+    /// What makes this instance a detached one: its output goes to its log from now on.
+    ///
+    /// # Errors
+    /// When the log cannot be made.
+    pub(super) fn detached(&self, report: Report, id: u64) -> Result<Detached, Failure> {
+        Detached::begin(report, &Registry::new(&self.directory).directory(id), id)
+    }
+
     /// Waits until the session's root is mounted, then lets others start.
     ///
     /// # Errors
@@ -261,9 +270,11 @@ impl Live {
         self.children.clone()
     }
 
-    /// Leaves the session. What cannot be removed here is removed by the host daemon.
-    pub fn leave(self) {
-        if let Err(error) = self.registry.remove(self.id) {
+    /// Leaves the session with this exit code, for whoever waits for it. What cannot be removed here is removed by the
+    /// host daemon.
+    pub fn leave(self, code: i32) {
+        let left = self.registry.conclude(self.id, code).and_then(|()| self.registry.remove(self.id));
+        if let Err(error) = left {
             log::debug!("{}", runtime::error::chain(&error));
         }
     }

@@ -12,6 +12,7 @@ use runtime::control::{Channel, FromGuest, ToGuest};
 use runtime::error::killed_by;
 use runtime::instance::TerminalUse;
 
+use super::detach::Detached;
 use super::signals;
 use super::terminal::{Bridge, Screen, stop_here};
 
@@ -20,6 +21,7 @@ pub(super) struct Starter {
     channel: Channel,
     terminal: TerminalUse,
     bridge: Option<Bridge>,
+    detached: Option<Detached>,
     outcome: Option<Result<i32, String>>,
     /// Children that are not the instance: the intermediate and daemons.
     others: Vec<Pid>,
@@ -28,10 +30,16 @@ pub(super) struct Starter {
 }
 
 impl Starter {
-    pub(super) fn new(channel: Channel, terminal: TerminalUse, intermediate: Pid, daemons: Vec<Pid>) -> Self {
+    pub(super) fn new(
+        channel: Channel,
+        terminal: TerminalUse,
+        intermediate: Pid,
+        daemons: Vec<Pid>,
+        detached: Option<Detached>,
+    ) -> Self {
         let mut others = daemons;
         others.push(intermediate);
-        Self { channel, terminal, bridge: None, outcome: None, others, ended: false }
+        Self { channel, terminal, bridge: None, detached, outcome: None, others, ended: false }
     }
 
     /// Stays until the instance has gone; returns the exit code, or why the instance could not go on.
@@ -48,7 +56,8 @@ impl Starter {
             let bridge = self.bridge.as_ref();
             let keys = bridge.map(|bridge| &bridge.screen).filter(|screen| screen.holds_terminal()).map(Screen::as_fd);
             let output = bridge.map(Bridge::inner);
-            let places = [Some(signals.as_fd()), channel_open.then(|| self.channel.as_fd()), keys, output];
+            let log = self.detached.as_ref().and_then(Detached::output);
+            let places = [Some(signals.as_fd()), channel_open.then(|| self.channel.as_fd()), keys, output, log];
             let mut fds = places.map(|place| {
                 PollFd::new(
                     place.unwrap_or(nobody),
@@ -60,7 +69,11 @@ impl Starter {
                 Err(errno) => return Err(format!("cannot wait for events: {errno}")),
             }
             let ready = fds.map(|fd| fd.any().unwrap_or(false));
-            let [signal, message, key, output] = [0, 1, 2, 3].map(|index| ready[index] && places[index].is_some());
+            let [signal, message, key, output, log] =
+                [0, 1, 2, 3, 4].map(|index| ready[index] && places[index].is_some());
+            if let (true, Some(detached)) = (log, &mut self.detached) {
+                detached.take_output();
+            }
             if output && self.bridge.as_mut().is_some_and(|bridge| !bridge.pass_output()) {
                 self.bridge = None;
             }
@@ -79,7 +92,13 @@ impl Starter {
         // What the command wrote last is still in its terminal.
         while self.bridge.as_mut().is_some_and(Bridge::pass_output) {}
         self.bridge = None;
-        self.outcome.unwrap_or_else(|| Err("the instance was killed: its guest daemon ended without a word".to_owned()))
+        let outcome = self
+            .outcome
+            .unwrap_or_else(|| Err("the instance was killed: its guest daemon ended without a word".to_owned()));
+        if let Some(detached) = self.detached {
+            detached.end(outcome.as_ref().err());
+        }
+        outcome
     }
 
     /// Takes one message of the guest daemon; false when it has gone.
@@ -92,6 +111,11 @@ impl Starter {
                     if let (Some(bridge), true) = (&mut self.bridge, foreground) {
                         bridge.screen.take();
                     }
+                }
+            }
+            Some(FromGuest::Started) => {
+                if let Some(detached) = &self.detached {
+                    detached.started();
                 }
             }
             Some(FromGuest::Stopped(signal)) => self.stopped(signal),

@@ -10,10 +10,13 @@
 //!     layers/ root/        mount points inside the session's own mount namespace, empty on the host
 //!     next                 the next instance ID
 //!     instances/ID/        one directory a live instance
+//!     ended/ID/            log and exit code of a detached instance that has ended
+//!     host.log             what the host daemon had to refuse
 //! ```
 
 pub mod directory;
 pub mod lock;
+pub mod log;
 pub mod pipe;
 pub mod record;
 pub mod registry;

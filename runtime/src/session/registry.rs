@@ -8,8 +8,16 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
-use super::{Error, lock, pipe};
+use super::{Error, lock, log, pipe};
 use crate::sys::process;
+
+/// File of an instance that holds its exit code once it has one. Whoever has it open can read it after the instance
+/// has been removed.
+const OUTCOME: &str = "outcome";
+/// Directory of the session that keeps the logs of detached instances that have ended.
+const ENDED: &str = "ended";
+/// How many of them it keeps.
+const KEPT: usize = 32;
 
 /// Who an instance's command runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +90,21 @@ impl Instance {
     }
 }
 
+/// Where the exit code of one instance stands once it has ended.
+#[derive(Debug)]
+pub struct Outcome(File);
+
+impl Outcome {
+    /// The exit code; `None` when the instance has not ended, or its starter was killed before it could write it.
+    #[must_use]
+    pub fn code(&self) -> Option<i32> {
+        use std::os::unix::fs::FileExt;
+        let mut bytes = [0; 5];
+        self.0.read_exact_at(&mut bytes, 0).ok()?;
+        std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
+    }
+}
+
 /// The registry inside a session directory.
 #[derive(Debug, Clone)]
 pub struct Registry {
@@ -107,7 +130,9 @@ impl Registry {
     /// I/O errors.
     pub fn create(&self, _starting: &lock::Held) -> Result<(), Error> {
         let instances = self.session.join("instances");
-        DirBuilder::new().mode(0o700).create(&instances).map_err(Error::io("make the directory", &instances))?;
+        for path in [instances, self.session.join(ENDED)] {
+            DirBuilder::new().mode(0o700).create(&path).map_err(Error::io("make the directory", &path))?;
+        }
         self.write_next(0)
     }
 
@@ -151,27 +176,76 @@ impl Registry {
         let requests = directory.join(crate::request::REQUESTS);
         DirBuilder::new().mode(0o700).create(&requests).map_err(Error::io("make the directory", &requests))?;
         pipe::create(&directory.join(pipe::GUEST))?;
+        // Its one page is there from now on, so that a full file system does not lose the exit code.
+        let outcome = directory.join(OUTCOME);
+        fs::write(&outcome, format!("{:4}\n", "")).map_err(Error::io("write", &outcome))?;
         let record = directory.join("record");
         fs::write(&record, instance.encode()).map_err(Error::io("write", &record))?;
         Ok(instance)
     }
 
-    /// Removes an instance that has ended. Being gone already is fine.
+    /// Writes down the exit code (0 to 255) of an instance that is about to end.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn conclude(&self, id: u64, code: i32) -> Result<(), Error> {
+        use std::os::unix::fs::FileExt;
+        let path = self.directory(id).join(OUTCOME);
+        let file = File::options().write(true).open(&path);
+        file.and_then(|file| file.write_all_at(format!("{code:4}\n").as_bytes(), 0)).map_err(Error::io("write", &path))
+    }
+
+    /// Where the exit code of an instance will stand or stands; `None` when nothing is known of it.
+    #[must_use]
+    pub fn outcome(&self, id: u64) -> Option<Outcome> {
+        let below = |directory: PathBuf| File::open(directory.join(OUTCOME)).ok();
+        // In this order: an instance that ends in between moves from the first place to the second.
+        below(self.directory(id)).or_else(|| below(self.ended(id))).map(Outcome)
+    }
+
+    /// The directory that keeps the log and the exit code of a detached instance that has ended.
+    #[must_use]
+    pub fn ended(&self, id: u64) -> PathBuf {
+        self.session.join(ENDED).join(id.to_string())
+    }
+
+    /// Removes an instance that has ended. Being gone already is fine. The log of a detached one is kept while the
+    /// session lives, or until [`KEPT`] later ones have ended.
     ///
     /// # Errors
     /// I/O errors.
     pub fn remove(&self, id: u64) -> Result<(), Error> {
         let directory = self.directory(id);
+        if directory.join(log::FILE).exists() && fs::rename(&directory, self.ended(id)).is_ok() {
+            let ended = self.ended(id);
+            let _ = fs::remove_dir_all(ended.join(crate::request::REQUESTS));
+            for name in [pipe::GUEST, "record"] {
+                let _ = fs::remove_file(ended.join(name));
+            }
+            self.forget_the_oldest();
+        }
         match fs::remove_dir_all(&directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", directory)(error)),
             _ => Ok(()),
         }
     }
 
+    fn forget_the_oldest(&self) {
+        let entries = fs::read_dir(self.session.join(ENDED)).into_iter().flatten().flatten();
+        let mut ids: Vec<u64> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        ids.sort_unstable();
+        for id in &ids[..ids.len().saturating_sub(KEPT)] {
+            // Another process may be at it too.
+            let _ = fs::remove_dir_all(self.ended(*id));
+        }
+    }
+
     /// Removes the session directory with all that can be removed; a session that ends has no use for errors.
     pub fn remove_all(&self) {
-        let _ = fs::remove_dir_all(self.session.join("instances"));
-        for name in ["next", "alive", "host.fifo"] {
+        for name in ["instances", ENDED] {
+            let _ = fs::remove_dir_all(self.session.join(name));
+        }
+        for name in ["next", "alive", "host.fifo", "host.log"] {
             let _ = fs::remove_file(self.session.join(name));
         }
         for name in ["layers", "root"] {
@@ -239,6 +313,34 @@ mod tests {
         registry.remove(3).unwrap();
         let ids: Vec<u64> = registry.live().unwrap().iter().map(|instance| instance.id).collect();
         assert_eq!(ids, [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11]);
+    }
+
+    #[test]
+    fn the_exit_code_outlives_the_instance_for_whoever_waits() {
+        let (_base, registry, held) = registry();
+        registry.register(&held, Kind::Exec, 1, Vec::new()).unwrap();
+        let outcome = registry.outcome(0).unwrap();
+        assert_eq!(outcome.code(), None);
+        registry.conclude(0, 137).unwrap();
+        registry.remove(0).unwrap();
+        assert_eq!(outcome.code(), Some(137));
+        assert!(registry.outcome(0).is_none());
+    }
+
+    #[test]
+    fn logs_of_ended_instances_are_kept_up_to_a_number() {
+        let (_base, registry, held) = registry();
+        for id in 0..KEPT as u64 + 3 {
+            registry.register(&held, Kind::Exec, 1, Vec::new()).unwrap();
+            log::Log::create(&registry.directory(id)).unwrap().append(b"text");
+            registry.conclude(id, 3).unwrap();
+            registry.remove(id).unwrap();
+        }
+        assert!(registry.live().unwrap().is_empty());
+        assert!(registry.outcome(2).is_none() && !registry.ended(2).exists());
+        assert_eq!(registry.outcome(3).unwrap().code(), Some(3));
+        assert_eq!(fs::read(registry.ended(3).join(log::FILE)).unwrap(), b"text");
+        assert_eq!(fs::read_dir(registry.ended(3)).unwrap().count(), 2);
     }
 
     #[test]

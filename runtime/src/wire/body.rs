@@ -82,6 +82,19 @@ pub enum Reply {
     Failed(String),
 }
 
+impl Reply {
+    /// A [`Reply::Failed`] short enough that the kernel writes it whole (pipe(7), PIPE_BUF).
+    #[must_use]
+    pub fn failed(mut text: String) -> Self {
+        let end = (0..=text.len().min(LONGEST_FAILURE)).rev().find(|&at| text.is_char_boundary(at));
+        text.truncate(end.unwrap_or_default());
+        Self::Failed(text)
+    }
+}
+
+/// Longest text of a [`Reply::Failed`], in bytes.
+const LONGEST_FAILURE: usize = 2048;
+
 /// Why bytes are no message.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {

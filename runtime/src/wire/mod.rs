@@ -22,8 +22,13 @@ impl RequestId {
     pub fn random() -> std::io::Result<Self> {
         let mut bytes = [0; 16];
         let file = std::fs::File::open("/dev/urandom")?;
-        std::io::Read::read_exact(&mut &file, &mut bytes)?;
-        Ok(Self(bytes))
+        loop {
+            std::io::Read::read_exact(&mut &file, &mut bytes)?;
+            // So that a doorbell holds them at its beginning only.
+            if !bytes.windows(Doorbell::MAGIC.len()).any(|window| window == Doorbell::MAGIC) {
+                return Ok(Self(bytes));
+            }
+        }
     }
 
     /// The name of its directory: 32 hexadecimal digits.
@@ -52,6 +57,22 @@ pub enum Ring {
         /// Which request.
         request: RequestId,
     },
+    /// Send this signal to the command of this instance; nobody answers.
+    Signal {
+        /// Instance ID.
+        instance: u64,
+        /// Signal number.
+        number: i32,
+    },
+    /// A message of another version. These fields stand where every version has them, so that it can be refused.
+    Foreign {
+        /// The sender's version.
+        version: u16,
+        /// Instance ID.
+        instance: u64,
+        /// Which request.
+        request: RequestId,
+    },
 }
 
 /// A message of fixed size on a shared pipe.
@@ -65,40 +86,52 @@ impl Doorbell {
     const LOOK: u16 = 1;
     const EXEC: u16 = 2;
     const PORTAL: u16 = 3;
+    const SIGNAL: u16 = 4;
 
-    /// `FIMD`, version and kind (u16), instance (u64), request (16 bytes); numbers little-endian.
+    /// `FIMD`, version and kind (u16), instance (u64), request (16 bytes; a signal number, i32, begins them);
+    /// numbers little-endian.
     #[must_use]
     pub fn encode(ring: Ring) -> [u8; Self::LEN] {
+        let mut version = VERSION;
         let (kind, instance, request) = match ring {
             Ring::Look => (Self::LOOK, 0, RequestId([0; 16])),
             Ring::Exec { instance, request } => (Self::EXEC, instance, request),
             Ring::Portal { instance, request } => (Self::PORTAL, instance, request),
+            Ring::Signal { instance, number } => {
+                let mut body = [0; 16];
+                body[..4].copy_from_slice(&number.to_le_bytes());
+                (Self::SIGNAL, instance, RequestId(body))
+            }
+            Ring::Foreign { version: theirs, instance, request } => {
+                version = theirs;
+                (Self::EXEC, instance, request)
+            }
         };
         let mut bytes = [0; Self::LEN];
         bytes[..4].copy_from_slice(&Self::MAGIC);
-        bytes[4..6].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[4..6].copy_from_slice(&version.to_le_bytes());
         bytes[6..8].copy_from_slice(&kind.to_le_bytes());
         bytes[8..16].copy_from_slice(&instance.to_le_bytes());
         bytes[16..].copy_from_slice(&request.0);
         bytes
     }
 
-    fn decode(bytes: &[u8; Self::LEN]) -> Result<Ring, u16> {
+    fn decode(bytes: &[u8; Self::LEN]) -> Ring {
         let u16_at = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-        if u16_at(4) != VERSION {
-            return Err(u16_at(4));
-        }
         let mut number = [0; 8];
         number.copy_from_slice(&bytes[8..16]);
         let instance = u64::from_le_bytes(number);
         let mut request = [0; 16];
         request.copy_from_slice(&bytes[16..]);
+        let number = i32::from_le_bytes([request[0], request[1], request[2], request[3]]);
         let request = RequestId(request);
-        match u16_at(6) {
-            Self::EXEC => Ok(Ring::Exec { instance, request }),
-            Self::PORTAL => Ok(Ring::Portal { instance, request }),
-            // Kinds that a later version of the same format may add mean at least this much.
-            _ => Ok(Ring::Look),
+        match (u16_at(4), u16_at(6)) {
+            (VERSION, Self::EXEC) => Ring::Exec { instance, request },
+            (VERSION, Self::PORTAL) => Ring::Portal { instance, request },
+            (VERSION, Self::SIGNAL) => Ring::Signal { instance, number },
+            // Kinds that a later program of this version may add mean at least this much.
+            (VERSION, _) => Ring::Look,
+            (version, _) => Ring::Foreign { version, instance, request },
         }
     }
 }
@@ -110,8 +143,6 @@ pub struct Doorbells {
     pending: Vec<u8>,
     /// Bytes passed over so far.
     pub garbage: u64,
-    /// The last foreign version seen, if any.
-    pub foreign_version: Option<u16>,
 }
 
 impl Doorbells {
@@ -122,22 +153,29 @@ impl Doorbells {
         let mut at = 0;
         while self.pending.len() - at >= Doorbell::LEN {
             let rest = &self.pending[at..];
-            match rest.first_chunk::<{ Doorbell::LEN }>() {
-                Some(message) if message.starts_with(&Doorbell::MAGIC) => {
-                    match Doorbell::decode(message) {
-                        Ok(ring) => rings.push(ring),
-                        Err(version) => self.foreign_version = Some(version),
+            let skipped = match rest.first_chunk::<{ Doorbell::LEN }>() {
+                Some(message) if message.starts_with(&Doorbell::MAGIC) => match Self::cut_short(rest) {
+                    Some(len) => len,
+                    None => {
+                        rings.push(Doorbell::decode(message));
+                        at += Doorbell::LEN;
+                        continue;
                     }
-                    at += Doorbell::LEN;
-                }
-                _ => {
-                    self.garbage += 1;
-                    at += 1;
-                }
-            }
+                },
+                _ => 1,
+            };
+            self.garbage += skipped as u64;
+            at += skipped;
         }
         self.pending.drain(..at);
         rings
+    }
+
+    /// Where another doorbell begins inside the one that `bytes` begin with: that one was written only in part, and
+    /// the next must not be lost with it. The random request IDs never hold the magic bytes.
+    fn cut_short(bytes: &[u8]) -> Option<usize> {
+        let inside = &bytes[1..bytes.len().min(Doorbell::LEN + Doorbell::MAGIC.len() - 1)];
+        inside.windows(Doorbell::MAGIC.len()).position(|window| window == Doorbell::MAGIC).map(|at| at + 1)
     }
 }
 
@@ -179,11 +217,30 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_noticed_and_nothing_done() {
-        let mut bytes = Doorbell::encode(Ring::Look);
-        bytes[4] = 9;
-        let mut doorbells = Doorbells::default();
-        assert!(doorbells.feed(&bytes).is_empty());
-        assert_eq!(doorbells.foreign_version, Some(9));
+    fn a_doorbell_written_in_part_does_not_take_the_next_with_it() {
+        let ring = Ring::Exec { instance: 7, request: REQUEST };
+        let whole = Doorbell::encode(ring);
+        for len in 1..Doorbell::LEN {
+            let mut doorbells = Doorbells::default();
+            let mut rings = doorbells.feed(&whole[..len]);
+            rings.extend(doorbells.feed(&whole));
+            rings.extend(doorbells.feed(&whole));
+            assert_eq!(rings, [ring; 2], "{len}");
+        }
+    }
+
+    #[test]
+    fn signals_keep_their_number() {
+        let ring = Ring::Signal { instance: 3, number: -1 };
+        assert_eq!(&Doorbell::encode(ring)[6..20], b"\x04\0\x03\0\0\0\0\0\0\0\xff\xff\xff\xff");
+        assert_eq!(Doorbells::default().feed(&Doorbell::encode(ring)), [ring]);
+    }
+
+    #[test]
+    fn another_version_tells_what_to_refuse() {
+        let foreign = Ring::Foreign { version: 9, instance: 5, request: REQUEST };
+        let bytes = Doorbell::encode(foreign);
+        assert_eq!(bytes[4..6], [9, 0]);
+        assert_eq!(Doorbells::default().feed(&bytes), [foreign]);
     }
 }

@@ -1,0 +1,114 @@
+//! `fim-instance logs`: what a detached instance has written.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use runtime::session::log;
+
+use super::session::{self, Session};
+use crate::{Failure, Invocation, Message};
+
+/// Prints the log of instance `id`, and with `follow` what comes until the instance has ended.
+pub(super) fn run(invocation: &Invocation, id: u64, follow: bool) -> Result<i32, Failure> {
+    let session = session::require(invocation)?;
+    let live = session.hold(id);
+    let mut reader = Reader::open(&session, id)?;
+    if let (true, Ok((_, starter))) = (follow, &live) {
+        let changes = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        // The watch is in place before the first look, so that nothing is written unseen in between.
+        let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE;
+        let _gone = changes.add_watch(&reader.directory, flags);
+        loop {
+            if !reader.print()? {
+                return Ok(0);
+            }
+            let mut fds = [starter.as_fd(), changes.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            let _interrupted = poll(&mut fds, PollTimeout::NONE);
+            if fds[0].any().unwrap_or(false) {
+                break;
+            }
+            let _none = changes.read_events();
+        }
+    }
+    reader.print()?;
+    Ok(0)
+}
+
+/// Reads a log from its beginning, over the changes of file that its bounds need.
+struct Reader {
+    directory: PathBuf,
+    file: File,
+}
+
+impl Reader {
+    fn open(session: &Session, id: u64) -> Result<Self, Failure> {
+        // In this order: an instance that ends in between moves from the first place to the second.
+        let places = [session.registry.directory(id), session.registry.ended(id)];
+        let found = places.iter().find_map(|place| Some((place, File::open(place.join(log::FILE)).ok()?)));
+        let Some((directory, newer)) = found else {
+            // No such instance, or one that writes to its user's own streams.
+            session.instance(id)?;
+            return Err(Message::boxed(format!(
+                "instance {id} has no log: it was started without --detach and writes to the streams of its start"
+            )));
+        };
+        let mut reader = Self { directory: directory.clone(), file: newer };
+        // The older half comes first, unless the newer became it just now.
+        if let Ok(older) = File::open(directory.join(log::OLD))
+            && inode(&older)? != inode(&reader.file)?
+        {
+            reader.file = older;
+        }
+        Ok(reader)
+    }
+
+    /// Prints all there is now; false when nobody reads it any more.
+    fn print(&mut self) -> Result<bool, Failure> {
+        loop {
+            if !copy(&mut self.file)? {
+                return Ok(false);
+            }
+            let Some(next) = self.next(&self.directory)? else { return Ok(true) };
+            // What was written between the last look and the change of file.
+            if !copy(&mut self.file)? {
+                return Ok(false);
+            }
+            self.file = next;
+        }
+    }
+
+    /// The newer file, when the one being read is not it.
+    fn next(&self, directory: &Path) -> io::Result<Option<File>> {
+        match File::open(directory.join(log::FILE)) {
+            Ok(newer) if inode(&newer)? != inode(&self.file)? => Ok(Some(newer)),
+            // Removed or moved with its instance: the one being read is the last.
+            _ => Ok(None),
+        }
+    }
+}
+
+fn inode(file: &File) -> io::Result<u64> {
+    Ok(file.metadata()?.ino())
+}
+
+/// Copies to stdout up to the present end; false when nobody reads it any more.
+fn copy(file: &mut File) -> Result<bool, Failure> {
+    let mut stdout = io::stdout().lock();
+    let mut bytes = vec![0; 64 * 1024];
+    loop {
+        let len = file.read(&mut bytes)?;
+        if len == 0 {
+            return Ok(stdout.flush().is_ok());
+        }
+        match stdout.write_all(&bytes[..len]) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(false),
+            Err(error) => return Err(Message::boxed(format!("cannot write to stdout: {error}"))),
+        }
+    }
+}
