@@ -1,0 +1,235 @@
+/* A hostile guest: each verb tries what a sandbox must refuse and prints `NAME=ERRNO`, or `NAME=ok`. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/vm_sockets.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/ptrace.h>
+#include <sys/shm.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void tell(const char *name, long result)
+{
+    printf("%s=%s\n", name, result < 0 ? strerrorname_np(errno) : "ok");
+    fflush(stdout);
+}
+
+static void native(void)
+{
+    char byte = 'x';
+    tell("tiocsti", syscall(SYS_ioctl, 0, 0x5412, &byte));
+    tell("tioclinux", syscall(SYS_ioctl, 0, 0x541C, &byte));
+    tell("tiocsti-with-high-bits", syscall(SYS_ioctl, 0, 0xffffffff00005412UL, &byte));
+    tell("keyctl", syscall(SYS_keyctl, 0, -3, 0));
+    tell("add_key", syscall(SYS_add_key, "user", "k", "v", 1, -3));
+    tell("request_key", syscall(SYS_request_key, "user", "k", NULL, 0));
+    tell("bpf", syscall(SYS_bpf, 0, NULL, 0));
+    tell("perf_event_open", syscall(SYS_perf_event_open, NULL, 0, -1, -1, 0));
+    tell("userfaultfd", syscall(SYS_userfaultfd, 1));
+    tell("kexec_load", syscall(SYS_kexec_load, 0, 0, NULL, 0));
+    tell("init_module", syscall(SYS_init_module, NULL, 0, ""));
+    tell("finit_module", syscall(SYS_finit_module, -1, "", 0));
+    tell("io_uring_setup", syscall(SYS_io_uring_setup, 1, NULL));
+    tell("open_by_handle_at", syscall(SYS_open_by_handle_at, -1, NULL, 0));
+    tell("syslog", syscall(SYS_syslog, 10, NULL, 0));
+    tell("clone3", syscall(SYS_clone3, NULL, 0));
+    tell("vsock", socket(AF_VSOCK, SOCK_STREAM, 0));
+    tell("alg", socket(AF_ALG, SOCK_SEQPACKET, 0));
+    tell("x32", syscall(0x40000000 + SYS_getpid));
+}
+
+#ifdef __x86_64__
+static long call32(long number, long one, long two, long three)
+{
+    long result;
+    __asm__ volatile("int $0x80" : "=a"(result) : "a"(number), "b"(one), "c"(two), "d"(three), "S"(0L), "D"(0L)
+                     : "memory", "r8", "r9", "r10", "r11");
+    if (result < 0) {
+        errno = (int)-result;
+        return -1;
+    }
+    return result;
+}
+
+static void i386(void)
+{
+    tell("getpid", call32(20, 0, 0, 0));
+    tell("tiocsti", call32(54, 0, 0x5412, 0));
+    tell("keyctl", call32(288, 0, -3, 0));
+    tell("add_key", call32(286, 0, 0, 0));
+    tell("bpf", call32(357, 0, 0, 0));
+    tell("perf_event_open", call32(336, 0, 0, -1));
+    tell("userfaultfd", call32(374, 1, 0, 0));
+    tell("kexec_load", call32(283, 0, 0, 0));
+    tell("init_module", call32(128, 0, 0, 0));
+    tell("io_uring_setup", call32(425, 1, 0, 0));
+    tell("clone3", call32(435, 0, 0, 0));
+    tell("vsock", call32(359, AF_VSOCK, SOCK_STREAM, 0));
+    /* socketcall(SYS_SOCKET) passes its arguments in memory below 4 GiB. */
+    unsigned *words = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+    words[0] = AF_VSOCK;
+    words[1] = SOCK_STREAM;
+    words[2] = 0;
+    tell("socketcall-vsock", call32(102, 1, (long)words, 0));
+}
+#endif
+
+static void put(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY);
+    if (fd < 0 || write(fd, text, strlen(text)) < 0) {
+        perror(path);
+        exit(2);
+    }
+    close(fd);
+}
+
+/* Root of a new user namespace with a mount namespace of its own: every capability that can be had in here. */
+static void become_root(void)
+{
+    char map[32];
+    unsigned uid = getuid(), gid = getgid();
+    if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0) {
+        perror("unshare");
+        exit(2);
+    }
+    put("/proc/self/setgroups", "deny");
+    snprintf(map, sizeof map, "0 %u 1", uid);
+    put("/proc/self/uid_map", map);
+    snprintf(map, sizeof map, "0 %u 1", gid);
+    put("/proc/self/gid_map", map);
+}
+
+static void attack_mount(const char *path)
+{
+    mkdir("/tmp/place", 0755);
+    printf("%s ", path);
+    tell("umount", umount2(path, MNT_DETACH));
+    printf("%s ", path);
+    tell("move", mount(path, "/tmp/place", NULL, MS_MOVE, NULL));
+    printf("%s ", path);
+    tell("remount", mount(NULL, path, NULL, MS_REMOUNT | MS_BIND, NULL));
+}
+
+/* A bind without MS_REC would show what lies under the mounts below the path. */
+static void bind_alone(const char *path)
+{
+    mkdir("/tmp/place", 0755);
+    printf("%s ", path);
+    tell("bind", mount(path, "/tmp/place", NULL, MS_BIND, NULL));
+    int tree = syscall(SYS_open_tree, AT_FDCWD, path, 1 /* OPEN_TREE_CLONE */);
+    printf("%s ", path);
+    tell("open_tree", tree);
+}
+
+static void examine(int pid)
+{
+    char word[8];
+    struct iovec here = {word, sizeof word}, there = {(void *)0x400000, sizeof word};
+    tell("ptrace", ptrace(PTRACE_SEIZE, pid, 0, 0));
+    tell("process_vm_readv", process_vm_readv(pid, &here, 1, &there, 1, 0));
+    int fd = syscall(SYS_pidfd_open, pid, 0);
+    tell("pidfd_getfd", syscall(SYS_pidfd_getfd, fd, 0, 0));
+    tell("setns", setns(fd, CLONE_NEWNS));
+}
+
+static void connect_abstract(const char *name)
+{
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    size_t len = strlen(name);
+    memcpy(to.sun_path + 1, name, len);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    tell("connect", connect(fd, (void *)&to, offsetof(struct sockaddr_un, sun_path) + 1 + len));
+}
+
+static int connect_loopback(int port)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    return connect(socket(AF_INET, SOCK_STREAM, 0), (void *)&to, sizeof to);
+}
+
+static void talk_to_myself(void)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t len = sizeof at;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (bind(fd, (void *)&at, len) || listen(fd, 1) || getsockname(fd, (void *)&at, &len)) {
+        tell("listen", -1);
+        return;
+    }
+    tell("connect", connect_loopback(ntohs(at.sin_port)));
+}
+
+static void descriptors(void)
+{
+    for (int fd = 0; fd < 4096; fd++)
+        if (fcntl(fd, F_GETFD) >= 0)
+            printf("%d ", fd);
+    printf("\n");
+}
+
+int main(int argc, char **argv)
+{
+    const char *verb = argc > 1 ? argv[1] : "";
+    if (!strcmp(verb, "calls"))
+        native();
+#ifdef __x86_64__
+    else if (!strcmp(verb, "calls32"))
+        i386();
+#endif
+    else if (!strcmp(verb, "mounts") || !strcmp(verb, "mounts-in-namespace")) {
+        if (verb[6])
+            become_root();
+        for (int i = 2; i < argc; i++)
+            attack_mount(argv[i]);
+    } else if (!strcmp(verb, "under") || !strcmp(verb, "under-in-namespace")) {
+        if (verb[5])
+            become_root();
+        for (int i = 2; i < argc; i++)
+            bind_alone(argv[i]);
+    } else if (!strcmp(verb, "examine"))
+        examine(atoi(argv[2]));
+    else if (!strcmp(verb, "abstract"))
+        connect_abstract(argv[2]);
+    else if (!strcmp(verb, "tcp"))
+        tell("connect", connect_loopback(atoi(argv[2])));
+    else if (!strcmp(verb, "loopback"))
+        talk_to_myself();
+    else if (!strcmp(verb, "shm-make"))
+        tell("shmget", shmget(atoi(argv[2]), 4096, IPC_CREAT | 0600));
+    else if (!strcmp(verb, "shm-find"))
+        tell("shmget", shmget(atoi(argv[2]), 4096, 0));
+    else if (!strcmp(verb, "descriptors"))
+        descriptors();
+    else if (!strcmp(verb, "count")) {
+        /* Number of arguments and their bytes, for command lines too long to print. */
+        long bytes = 0;
+        for (int i = 2; i < argc; i++)
+            bytes += strlen(argv[i]);
+        printf("%d %ld\n", argc - 2, bytes);
+    } else if (!strcmp(verb, "closed-streams")) {
+        /* Answers with its exit code, as its streams may be closed. */
+        int bits = 0;
+        for (int fd = 0; fd < 3; fd++)
+            bits |= (fcntl(fd, F_GETFD) < 0) << fd;
+        return bits;
+    } else {
+        fprintf(stderr, "probe: no verb %s\n", verb);
+        return 2;
+    }
+    return 0;
+}

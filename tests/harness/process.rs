@@ -1,0 +1,239 @@
+//! Processes that a test started: waited for with a deadline, and ended with the test.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, ChildStdin, ExitStatus};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use runtime::sys::process::{pidfd_open, pidfd_signal};
+
+use super::{DEADLINE, Outcome, TestCommand};
+
+/// Waits until a descriptor is readable.
+#[track_caller]
+pub fn wait_readable(fd: impl AsFd, what: &str) {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) => panic!("{what}: still waiting after {DEADLINE:?}"),
+            Ok(_) => return,
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => panic!("{what}: poll: {errno}"),
+        }
+    }
+}
+
+/// Bytes that a thread collects from a stream while the test goes on.
+#[derive(Clone, Default)]
+pub struct Collected(Arc<(Mutex<Stream>, Condvar)>);
+
+#[derive(Default)]
+struct Stream {
+    bytes: Vec<u8>,
+    ended: bool,
+}
+
+impl Collected {
+    pub fn from(mut stream: impl Read + Send + 'static) -> Self {
+        let collected = Self::default();
+        let theirs = collected.clone();
+        thread::spawn(move || {
+            let mut chunk = vec![0; 64 * 1024];
+            loop {
+                // A terminal that is hung up answers EIO.
+                let len = stream.read(&mut chunk).unwrap_or(0);
+                let mut stream = theirs.0.0.lock().unwrap();
+                stream.bytes.extend_from_slice(&chunk[..len]);
+                stream.ended = len == 0;
+                theirs.0.1.notify_all();
+                if len == 0 {
+                    return;
+                }
+            }
+        });
+        collected
+    }
+
+    /// Waits until `found` finds something in all that has come so far; it is also told whether more can come.
+    #[track_caller]
+    pub fn wait<T>(&self, what: &str, mut found: impl FnMut(&[u8], bool) -> Option<T>) -> T {
+        let end = Instant::now() + DEADLINE;
+        let mut stream = self.0.0.lock().unwrap();
+        loop {
+            if let Some(result) = found(&stream.bytes, stream.ended) {
+                return result;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            let so_far = String::from_utf8_lossy(&stream.bytes).into_owned();
+            assert!(!stream.ended, "waiting for {what}: the stream ended after:\n{so_far}");
+            assert!(!left.is_zero(), "waiting for {what}: nothing for {DEADLINE:?} after:\n{so_far}");
+            stream = self.0.1.wait_timeout(stream, left).unwrap().0;
+        }
+    }
+
+    /// Everything up to the end of the stream.
+    #[track_caller]
+    pub fn all(&self, what: &str) -> Vec<u8> {
+        self.wait(what, |bytes, ended| ended.then(|| bytes.to_vec()))
+    }
+}
+
+/// A process that runs. Dropping it kills it.
+pub struct Running {
+    child: Child,
+    pidfd: OwnedFd,
+    shown: String,
+    stdin: Option<ChildStdin>,
+    stdout: Option<Collected>,
+    stderr: Option<Collected>,
+    /// How much of stdout was expected already.
+    seen: usize,
+}
+
+impl Running {
+    pub(super) fn spawn(mut command: TestCommand) -> Self {
+        let shown: String = format!("{:?}", command.command).chars().take(400).collect();
+        let mut child = command.command.spawn().unwrap_or_else(|error| panic!("cannot start {shown}: {error}"));
+        let pidfd = pidfd_open(Pid::from_raw(child.id() as i32)).unwrap();
+        let mut stdin = child.stdin.take();
+        if !command.stdin.is_empty()
+            && let Some(mut pipe) = stdin.take()
+        {
+            // A command that does not read it all is no failure of the test's.
+            thread::spawn(move || drop(pipe.write_all(&command.stdin)));
+        }
+        let stdout = child.stdout.take().map(Collected::from);
+        let stderr = child.stderr.take().map(Collected::from);
+        Self { child, pidfd, shown, stdin, stdout, stderr, seen: 0 }
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+
+    /// Waits until the next part of stdout holds `text`.
+    #[track_caller]
+    pub fn expect(&mut self, text: &str) {
+        let from = self.seen;
+        let stdout = self.stdout.as_ref().expect("stdout is collected");
+        self.seen = stdout.wait(&format!("{text:?} of {}", self.shown), |bytes, _| {
+            position(&bytes[from..], text.as_bytes()).map(|at| from + at + text.len())
+        });
+    }
+
+    /// Writes to the command's stdin.
+    #[track_caller]
+    pub fn say(&mut self, text: &str) {
+        self.stdin.as_mut().expect("stdin is open").write_all(text.as_bytes()).unwrap();
+    }
+
+    pub fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        pidfd_signal(&self.pidfd, signal as i32).unwrap_or_else(|errno| panic!("{signal} to {}: {errno}", self.shown));
+    }
+
+    /// Waits until the process is stopped or runs again, as its parent sees it.
+    #[track_caller]
+    pub fn wait_for_state(&self, flags: nix::sys::wait::WaitPidFlag) {
+        use nix::sys::wait::{Id, WaitPidFlag, waitid};
+        let flags = flags | WaitPidFlag::WNOWAIT;
+        let (pid, shown) = (self.pid(), self.shown.clone());
+        let (done, result) = std::sync::mpsc::channel();
+        thread::spawn(move || done.send(waitid(Id::Pid(pid), flags | WaitPidFlag::WEXITED)));
+        let status = result.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("{shown} does not change its state"));
+        use nix::sys::wait::WaitStatus::{Continued, Stopped};
+        assert!(matches!(status, Ok(Stopped(..) | Continued(..))), "{shown}: {status:?}");
+    }
+
+    /// Closes stdin and waits for the end.
+    #[track_caller]
+    pub fn wait(mut self) -> Outcome {
+        self.stdin = None;
+        wait_readable(&self.pidfd, &format!("the end of {}", self.shown));
+        let status: ExitStatus = self.child.wait().unwrap();
+        let all = |stream: &Option<Collected>| {
+            stream.as_ref().map(|stream| stream.all(&format!("end of file after {}", self.shown))).unwrap_or_default()
+        };
+        Outcome { shown: self.shown.clone(), status, stdout: all(&self.stdout), stderr: all(&self.stderr) }
+    }
+
+    /// The process and all its descendants as of now.
+    pub fn tree(&self) -> Tree {
+        Tree::of(self.pid())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // ESRCH after the process was waited for.
+        let _ = pidfd_signal(&self.pidfd, Signal::SIGKILL as i32);
+        let _ = self.child.wait();
+    }
+}
+
+/// Where `needle` first stands in `hay`.
+pub fn position(hay: &[u8], needle: &[u8]) -> Option<usize> {
+    hay.windows(needle.len()).position(|window| window == needle)
+}
+
+/// One process of a [`Tree`].
+pub struct Member {
+    pub pid: Pid,
+    /// The name that ps(1) shows.
+    pub name: String,
+    pidfd: OwnedFd,
+}
+
+impl Member {
+    pub fn kill(&self) {
+        pidfd_signal(&self.pidfd, Signal::SIGKILL as i32).unwrap_or_else(|errno| panic!("kill {}: {errno}", self.name));
+    }
+
+    #[track_caller]
+    pub fn wait_gone(&self) {
+        wait_readable(&self.pidfd, &format!("the end of process {} ({})", self.pid, self.name));
+    }
+}
+
+/// A process and its descendants.
+pub struct Tree(pub Vec<Member>);
+
+impl Tree {
+    pub fn of(root: Pid) -> Self {
+        let mut members = Vec::new();
+        let mut open = vec![root];
+        while let Some(pid) = open.pop() {
+            let Ok(pidfd) = pidfd_open(pid) else { continue };
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
+            members.push(Member { pid, name, pidfd });
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            open.extend(children.split_whitespace().map(|child| Pid::from_raw(child.parse().unwrap())));
+        }
+        Self(members)
+    }
+
+    /// The one process of this name.
+    #[track_caller]
+    pub fn named(&self, name: &str) -> &Member {
+        let names: Vec<&str> = self.0.iter().map(|member| member.name.as_str()).collect();
+        self.0.iter().find(|member| member.name == name).unwrap_or_else(|| panic!("no {name} among {names:?}"))
+    }
+
+    /// Waits until not one of them is left.
+    #[track_caller]
+    pub fn wait_gone(&self) {
+        self.0.iter().for_each(Member::wait_gone);
+    }
+}
