@@ -6,8 +6,8 @@ pub mod build;
 pub mod cli;
 pub mod extract;
 pub mod inspect;
-mod interrupt;
 pub mod instance;
+mod interrupt;
 pub mod launch;
 mod progress;
 pub mod stage;
@@ -34,6 +34,7 @@ pub type Failure = Box<dyn std::error::Error>;
 /// Runs the program; returns its exit code.
 #[must_use]
 pub fn run(roles: Roles, build: version::Build) -> i32 {
+    runtime::journal::install(std::env::var_os("FIM_DEBUG").is_some_and(|value| value == "1"));
     let outcome = stage::enter(std::env::args_os().collect()).and_then(|stage| match stage {
         stage::Stage::Tool { args } => cli::tool::run(&args),
         stage::Stage::Image { invocation } => cli::dispatch(&invocation, roles, build),

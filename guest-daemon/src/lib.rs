@@ -12,10 +12,10 @@ mod terminal;
 use std::fs::File;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use runtime::control::FromGuest;
+use runtime::control::{FromGuest, ToGuest};
 use runtime::instance::Start;
 use runtime::sandbox::{self, apply};
 use runtime::session::pipe;
@@ -75,16 +75,31 @@ fn build(start: &Start) -> Result<Built, Error> {
     // 2. What a guest can read of this process must not tell the host's paths.
     title::set("fim-guest", b"fim: guest daemon");
     nix::unistd::setsid().map_err(Error::system("start a session of processes"))?;
+    // 3. The network needs nothing of the session's mounts, which may be in the making while this runs.
+    apply::network(&start.plan)?;
+    if !told_to_build(start)? {
+        std::process::exit(0);
+    }
+    // 4. A copy of the session's mount namespace, in which the host and the session's root can be seen.
+    setns(&start.server, CloneFlags::CLONE_NEWNS)
+        .and_then(|()| unshare(CloneFlags::CLONE_NEWNS))
+        .map_err(Error::system("join the session's mounts"))?;
     let pipes = mount::clone_tree(&start.directory, false).map_err(Error::system("keep the instance's pipes"))?;
     let doorbell = pipe::listener(&start.directory.join(pipe::GUEST))?;
-    // 3. Mounts, root, loopback: with every capability over the session's user namespace.
+    // 5. Mounts and root: with every capability over the session's user namespace.
     apply::enter(&start.plan, &start.root)?;
     let terminal = terminal::open(&start.terminal, &start.channel)?;
-    // 4. A user namespace of the instance's own comes last, so that every mount above is locked for the guest.
+    // 6. A user namespace of the instance's own comes last, so that every mount above is locked for the guest.
     unshare(CloneFlags::CLONE_NEWUSER).map_err(Error::system("make the instance's user namespace"))?;
     start.gate.ask_for_maps().map_err(Error::system("have the instance's IDs mapped"))?;
-    // 5. Nothing in the instance may look into this process (its descriptors reach out of the instance).
+    // 7. Nothing in the instance may look into this process (its descriptors reach out of the instance).
     prctl::set_dumpable(false).map_err(Error::system("close this process to others"))?;
     apply::seal(&start.plan)?;
     Ok(Built { terminal, pipes, doorbell })
+}
+
+/// Waits until the session's root is mounted; false when the starter has given up.
+fn told_to_build(start: &Start) -> Result<bool, Error> {
+    let message = start.channel.receive().map_err(Error::system("hear from the starter"))?;
+    Ok(message.is_some_and(|(bytes, _)| ToGuest::decode(&bytes) == Some(ToGuest::Build)))
 }

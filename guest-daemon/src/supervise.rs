@@ -108,7 +108,8 @@ impl Instance<'_> {
                 }
                 self.signal(Signal::SIGCONT as i32, true);
             }
-            None => {}
+            // Said once, before this loop began.
+            Some(ToGuest::Build) | None => {}
         }
         true
     }

@@ -22,6 +22,8 @@ pub enum ToGuest {
         /// Whether the whole group gets it, as from a terminal.
         group: bool,
     },
+    /// The session's root is mounted: build the instance.
+    Build,
     /// The starter is in the foreground of its terminal: so shall the command be in the instance's, and continue.
     Foreground,
 }
@@ -49,6 +51,7 @@ const STOPPED: u8 = 5;
 const EXITED: u8 = 6;
 const KILLED: u8 = 7;
 const FAILED: u8 = 8;
+const BUILD: u8 = 9;
 
 fn number(tag: u8, value: i32) -> Vec<u8> {
     let mut bytes = vec![tag];
@@ -66,6 +69,7 @@ impl ToGuest {
     pub fn encode(self) -> Vec<u8> {
         match self {
             Self::Signal { number: signal, group } => number(if group { SIGNAL_GROUP } else { SIGNAL }, signal),
+            Self::Build => vec![BUILD],
             Self::Foreground => vec![FOREGROUND],
         }
     }
@@ -76,6 +80,7 @@ impl ToGuest {
         let (&tag, body) = bytes.split_first()?;
         match tag {
             SIGNAL | SIGNAL_GROUP => Some(Self::Signal { number: value(body)?, group: tag == SIGNAL_GROUP }),
+            BUILD => Some(Self::Build),
             FOREGROUND => Some(Self::Foreground),
             _ => None,
         }
@@ -194,7 +199,7 @@ mod tests {
             assert_eq!(FromGuest::decode(&bytes), Some(message));
             assert!(file.is_none());
         }
-        for message in [ToGuest::Foreground, ToGuest::Signal { number: 15, group: true }] {
+        for message in [ToGuest::Build, ToGuest::Foreground, ToGuest::Signal { number: 15, group: true }] {
             assert_eq!(ToGuest::decode(&message.encode()), Some(message));
         }
     }

@@ -1,8 +1,7 @@
 //! What a starter and the guest daemon of its instance agree on before the instance exists.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
@@ -42,6 +41,18 @@ pub struct Keeper(UnixStream);
 pub fn gate() -> io::Result<(Gate, Keeper)> {
     let (one, other) = UnixStream::pair()?;
     Ok((Gate(one), Keeper(other)))
+}
+
+impl AsRawFd for Gate {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl AsRawFd for Keeper {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
 }
 
 impl Gate {
@@ -86,6 +97,4 @@ pub struct Start {
     pub gate: Gate,
     /// Readable when the mount server has ended.
     pub server: OwnedFd,
-    /// Write end of the session's liveness pipe: the session lives as long as one is open.
-    pub alive: File,
 }

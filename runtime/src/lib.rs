@@ -8,6 +8,7 @@ pub mod fuse;
 pub mod host;
 pub mod image;
 pub mod instance;
+pub mod journal;
 pub mod mount_server;
 pub mod pack;
 pub mod progress;

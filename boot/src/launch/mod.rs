@@ -10,12 +10,15 @@ mod starter;
 pub(crate) mod terminal;
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use runtime::control::Channel;
+use nix::sched::CloneFlags;
+use runtime::control::{Channel, ToGuest};
 use runtime::image::Config;
 use runtime::instance::{self, Start, TerminalUse};
 use runtime::session::registry::Registry;
+use runtime::sys::descriptor;
 use runtime::sys::process::{self, Side};
 
 use crate::version::Build;
@@ -62,18 +65,21 @@ pub fn run(invocation: &Invocation, program: &Program, roles: Roles, build: Buil
     let plan = plan::make(&invocation.image.config, program, &facts, build)?;
     // 2. Find or make the writable data.
     let data = data::prepare(invocation, &facts.caller)?;
-    // 3. Join the session that uses it, or begin one. The start lock is held from here to step 5.
-    let joined = session::enter(invocation, &plan, &data, &facts, roles)?;
+    // 3. Join the session that uses it, or begin one. The start lock is held from here to step 6.
+    let mut joined = session::enter(invocation, &plan, &data, &facts)?;
     // 4. Be an instance: take the next ID.
     let instance = joined.register(&plan)?;
-    // 5. Make PID 1 of the instance, as a child of this process, and let others start.
+    // 5. Make PID 1 of the instance, as a child of this process; it begins while the session may still be mounting.
     let (ours, theirs) = Channel::pair()?;
     let guest = Guest { plan: &plan, joined: &joined, id: instance.id, roles };
     let intermediate = guest.start(theirs)?;
-    let live = joined.release(instance.id);
-    // 6. Stay as the parent that the user sees.
+    joined.tell_host_daemon(roles)?;
+    // 6. Have it build the instance as soon as the session's root is mounted, and let others start.
+    let live = joined.complete(instance.id)?;
+    ours.send(&ToGuest::Build.encode(), None)?;
+    // 7. Stay as the parent that the user sees.
     let status = starter::Starter::new(ours, plan.terminal, intermediate, live.children()).run();
-    // 7. The exit code is the command's own.
+    // 8. The exit code is the command's own.
     live.leave();
     status.map_err(Message::boxed)
 }
@@ -102,15 +108,21 @@ impl Guest<'_> {
             let _ = channel.send(&runtime::control::FromGuest::Failed(text).encode(), None);
             runtime::error::FAILURE
         };
-        let prepared = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
-            .and_then(|()| nix::sched::setns(&self.joined.server, plan::session_namespaces()));
+        // Locks, the image and the ends of other channels are this process's business no more; whoever waits for their
+        // last copy to be closed must not wait for an instance.
+        let kept = [0, 1, 2, channel.as_fd().as_raw_fd(), gate.as_raw_fd(), keeper.as_raw_fd()];
+        let kept: Vec<RawFd> = kept.into_iter().chain([self.joined.server.as_raw_fd()]).collect();
+        let prepared = descriptor::close_all_but(&kept)
+            .and_then(|()| nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL))
+            .and_then(|()| nix::sched::setns(&self.joined.server, CloneFlags::CLONE_NEWUSER));
         if let Err(errno) = prepared {
             return failed(format!("cannot join the session's namespaces: {}", errno.desc()));
         }
         match process::clone_sibling(self.plan.namespaces) {
             Ok(Side::Child) => {
-                let joined = self.joined.for_guest();
-                let Ok((server, alive)) = joined else { return failed("out of file descriptors".to_owned()) };
+                let Ok(server) = self.joined.server.try_clone() else {
+                    return failed("out of file descriptors".to_owned());
+                };
                 let start = Start {
                     root: self.joined.directory.join("root"),
                     directory: Registry::new(&self.joined.directory).directory(self.id),
@@ -120,7 +132,6 @@ impl Guest<'_> {
                     channel,
                     gate,
                     server,
-                    alive,
                 };
                 (self.roles.guest)(&start)
             }

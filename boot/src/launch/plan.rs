@@ -45,7 +45,7 @@ pub struct LaunchPlan {
     pub shape: Vec<String>,
     /// IDs of the session's user namespace.
     pub session_ids: IdMap,
-    /// Namespaces of the instance.
+    /// Namespaces of the instance, but for its mounts, which are a copy of the session's.
     pub namespaces: CloneFlags,
     /// What the instance sees.
     pub sandbox: Plan,
@@ -61,12 +61,6 @@ pub struct LaunchPlan {
     pub now: u64,
 }
 
-/// Namespaces of a session.
-#[must_use]
-pub fn session_namespaces() -> CloneFlags {
-    CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS
-}
-
 /// Decides.
 ///
 /// # Errors
@@ -80,11 +74,8 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
     }
     let account = identity(program.root, facts);
     let network = config.permissions.contains(Permission::Network);
-    let mut namespaces = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWCGROUP;
+    let mut namespaces =
+        CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWCGROUP;
     namespaces.set(CloneFlags::CLONE_NEWNET, !network);
     let (session_ids, ids) = id_maps(facts, &account);
     Ok(LaunchPlan {

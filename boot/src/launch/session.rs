@@ -23,17 +23,27 @@ use super::facts::Facts;
 use super::plan::LaunchPlan;
 use crate::{Failure, Invocation, Message, Roles};
 
-/// A session that this start is part of, with the start lock held.
+/// A session that this start is going to be part of, with the start lock held.
 #[derive(Debug)]
 pub struct Joined {
     /// The session directory.
     pub directory: PathBuf,
     /// The mount server, as a pidfd.
     pub server: OwnedFd,
-    alive: File,
+    data: PathBuf,
+    server_state: Server,
     starting: lock::Held,
     /// Daemons that this start began and whose parent it therefore is.
     children: Vec<Pid>,
+}
+
+/// How far the mount server is.
+#[derive(Debug)]
+enum Server {
+    /// It serves; the write end of its liveness pipe.
+    Live(File),
+    /// It is mounting.
+    Starting(mount_server::Starting),
 }
 
 /// A session that this start is an instance of.
@@ -50,36 +60,28 @@ pub struct Live {
 ///
 /// # Errors
 /// When the session of this data directory is of another image, or cannot be begun.
-pub fn enter(
-    invocation: &Invocation,
-    plan: &LaunchPlan,
-    data: &Path,
-    facts: &Facts,
-    roles: Roles,
-) -> Result<Joined, Failure> {
+pub fn enter(invocation: &Invocation, plan: &LaunchPlan, data: &Path, facts: &Facts) -> Result<Joined, Failure> {
     let starting = lock::wait(data, lock::START)?;
-    let (directory, server, alive, mut children) = loop {
+    loop {
         match lock::attempt(data, lock::SESSION)? {
             Ok(held) => {
                 let directory = fresh_directory(invocation, data, facts, &starting)?;
-                let (server, alive, pid) = begin(invocation, plan, data, &directory, held)?;
-                break (directory, server, alive, vec![pid]);
+                let (server, state, pid) = begin(invocation, plan, data, &directory, held)?;
+                let data = data.to_owned();
+                return Ok(Joined { directory, server, data, server_state: state, starting, children: vec![pid] });
             }
             Err(theirs) if is_empty(&theirs, data)? => drop(lock::wait(data, lock::SESSION)?),
             Err(theirs) => {
                 let record = Record::read(&theirs, &data.join(lock::SESSION))?;
                 same_shape(&record, plan, data)?;
                 if let Some((server, alive)) = join(&record)? {
-                    break (record.directory, server, alive, Vec::new());
+                    let (directory, data) = (record.directory, data.to_owned());
+                    let state = Server::Live(alive);
+                    return Ok(Joined { directory, server, data, server_state: state, starting, children: Vec::new() });
                 }
             }
         }
-    };
-    // The first start begins the host daemon, and so does one that finds it killed.
-    if !host::ring(&directory, Ring::Look)? {
-        children.push(host::start(&directory, data, server.try_clone()?, &starting, roles.host)?);
     }
-    Ok(Joined { directory, server, alive, starting, children })
 }
 
 /// Whether the holder of the session lock has no record in it: its session has ended, or will not begin because its
@@ -127,23 +129,29 @@ fn make(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Starts a mount server and waits until it serves.
+/// Starts a mount server and waits until it has made the session's namespaces.
 fn begin(
     invocation: &Invocation,
     plan: &LaunchPlan,
     data: &Path,
     directory: &Path,
     held: lock::Held,
-) -> Result<(OwnedFd, File, Pid), Failure> {
+) -> Result<(OwnedFd, Server, Pid), Failure> {
     use std::os::fd::AsRawFd;
     let image = &invocation.image;
     let mut layers = Vec::new();
     for index in image.root_layers() {
         let source: Arc<dyn ByteSource> = Arc::new(image.layer_source(index)?);
         let name = format!("layer {index} of {}", invocation.path.display());
+        log::debug!(
+            "Mounting layer from '{}' with offset '{}'",
+            invocation.path.display(),
+            image.config.layers[index].offset
+        );
+        log::debug!("Overlay layer '{index}'");
         layers.push(Layer { name, source, descriptor: image.file.as_raw_fd() });
     }
-    let starting = mount_server::start(Request {
+    let mut starting = mount_server::start(Request {
         layers,
         directory: directory.to_owned(),
         data: data.to_owned(),
@@ -152,11 +160,9 @@ fn begin(
         image: image.superblock.uuid.0,
         shape: plan.shape.clone(),
     })?;
-    let ready = starting.wait(plan.session_ids).map_err(Message::boxed)?;
-    let server = process::pidfd_open(ready.pid)?;
-    let alive = open_alive(directory)?
-        .ok_or_else(|| Message::boxed("the mount server ended as soon as it was ready; see the kernel log"))?;
-    Ok((server, alive, ready.pid))
+    let (pid, server) = (starting.pid(), process::pidfd_open(starting.pid())?);
+    starting.namespaces(plan.session_ids).map_err(Message::boxed)?;
+    Ok((server, Server::Starting(starting), pid))
 }
 
 /// A write end of the session's liveness pipe; `None` when no mount server reads it.
@@ -204,25 +210,40 @@ impl Joined {
     /// When the registry cannot be written.
     pub fn register(&self, plan: &LaunchPlan) -> Result<Instance, Failure> {
         let registry = Registry::new(&self.directory);
-        let instance = registry.register(&self.starting, plan.kind, plan.now, plan.words.clone())?;
-        // The host daemon watches it from now on.
-        host::ring(&self.directory, Ring::Look)?;
-        Ok(instance)
+        Ok(registry.register(&self.starting, plan.kind, plan.now, plan.words.clone())?)
     }
 
-    /// What the guest daemon needs of the session, as its own descriptors.
+    /// Has the host daemon watch this instance. The first start begins the daemon, and so does one that finds it
+    /// killed.
     ///
     /// # Errors
-    /// `EMFILE`, `ENFILE`.
-    pub fn for_guest(&self) -> io::Result<(OwnedFd, File)> {
-        Ok((self.server.try_clone()?, self.alive.try_clone()?))
+    /// When its pipe cannot be opened or no process can be made.
+    pub fn tell_host_daemon(&mut self, roles: Roles) -> Result<(), Failure> {
+        if !host::ring(&self.directory, Ring::Look)? {
+            let server = self.server.try_clone()?;
+            let pid = host::start(&self.directory, &self.data, server, &self.starting, roles.host)?;
+            self.children.push(pid);
+        }
+        Ok(())
     }
 
-    /// Lets others start.
-    #[must_use]
-    pub fn release(self, id: u64) -> Live {
+    /// Waits until the session's root is mounted, then lets others start.
+    ///
+    /// # Errors
+    /// Why it cannot be mounted.
+    pub fn complete(self, id: u64) -> Result<Live, Failure> {
         let registry = Registry::new(&self.directory);
-        Live { registry, id, children: self.children, _alive: self.alive }
+        let alive = match self.server_state {
+            Server::Live(alive) => alive,
+            Server::Starting(starting) => {
+                // Dropped at the end, when the write end is open: the server then counts on that one.
+                let _ready = starting.ready().map_err(Message::boxed)?;
+                open_alive(&self.directory)?.ok_or_else(|| {
+                    Message::boxed("the mount server ended as soon as it was ready; see the kernel log")
+                })?
+            }
+        };
+        Ok(Live { registry, id, children: self.children, _alive: alive })
     }
 }
 

@@ -76,7 +76,11 @@ pub fn serve(device: OwnedFd, layers: Vec<Arc<Archive>>, options: &Options) -> i
         let reason = format!("{} layers, and one mount shows at most {MAX_LAYERS}", layers.len());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
     }
-    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    // std would also read the cgroup's quota from several files, on the path of every first start.
+    let processors = || {
+        let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
+        set.map_or(1, |set| (0..nix::sched::CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).count())
+    };
     let threads = if options.threads == 0 { processors() } else { options.threads };
     let blocks = Arc::new(Blocks::new(layers, options.cache_bytes));
     // The kernel's own read-ahead keeps two requests of a reader under way, so the threads that answer decompress in

@@ -18,6 +18,7 @@ use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 
 use crate::fuse;
+use crate::journal;
 use crate::sandbox::id_map::IdMap;
 use crate::session::lock::{self, Held};
 use crate::session::pipe;
@@ -29,6 +30,9 @@ use crate::sys::{descriptor, process, title};
 
 /// Kernel overlayfs stacks at most 500 layers; some room is left for what a later version adds.
 pub const MAX_LAYERS: usize = 400;
+
+/// File in the data directory that damaged blocks and other errors of the server are written to.
+pub const JOURNAL: &str = "errors.log";
 
 /// A layer to serve.
 pub struct Layer {
@@ -109,8 +113,6 @@ pub struct Starting {
 /// A mount server that serves. Dropping it tells the server that the starter holds its own liveness pipe by now.
 #[derive(Debug)]
 pub struct Ready {
-    /// Its process.
-    pub pid: Pid,
     /// Kept open until the starter has joined; see [`wait_for_end`].
     _channel: UnixStream,
 }
@@ -136,30 +138,50 @@ pub fn start(request: Request) -> Result<Starting, Error> {
 }
 
 impl Starting {
-    /// Waits until the session can be joined.
+    /// The server's process.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Waits until the session's user namespace exists and its IDs are mapped, so that an instance can be begun in it
+    /// while the server goes on mounting.
     ///
     /// # Errors
     /// The server's own error as one line of text.
-    pub fn wait(mut self, ids: IdMap) -> Result<Ready, String> {
-        let lost = |error: io::Error| format!("the mount server ended before it was ready ({error})");
-        let mut byte = [0];
-        loop {
-            self.channel.read_exact(&mut byte).map_err(lost)?;
-            match byte[0] {
-                NAMESPACES => {
-                    ids.write(self.pid).map_err(|error| format!("cannot map the session's IDs: {error}"))?;
-                    self.channel.write_all(&byte).map_err(lost)?;
-                }
-                READY => return Ok(Ready { pid: self.pid, _channel: self.channel }),
-                _ => {
-                    let mut text = String::new();
-                    // Whatever could be read of the message is better than none.
-                    let _ = self.channel.read_to_string(&mut text);
-                    return Err(text);
-                }
-            }
+    pub fn namespaces(&mut self, ids: IdMap) -> Result<(), String> {
+        self.expect(NAMESPACES)?;
+        if ids == IdMap::Full {
+            ids.write(self.pid).map_err(|error| format!("cannot map the session's IDs: {error}"))?;
+            self.channel.write_all(&[NAMESPACES]).map_err(lost)?;
         }
+        Ok(())
     }
+
+    /// Waits until the session's root is mounted.
+    ///
+    /// # Errors
+    /// The server's own error as one line of text.
+    pub fn ready(mut self) -> Result<Ready, String> {
+        self.expect(READY)?;
+        Ok(Ready { _channel: self.channel })
+    }
+
+    fn expect(&mut self, word: u8) -> Result<(), String> {
+        let mut byte = [0];
+        self.channel.read_exact(&mut byte).map_err(lost)?;
+        if byte[0] == word {
+            return Ok(());
+        }
+        let mut text = String::new();
+        // Whatever could be read of the message is better than none.
+        let _ = self.channel.read_to_string(&mut text);
+        Err(text)
+    }
+}
+
+fn lost(error: io::Error) -> String {
+    format!("the mount server ended before it was ready ({error})")
 }
 
 /// Words of the channel between a starter and its server.
@@ -201,17 +223,18 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(fuse::Server, A
     nix::unistd::setsid().map_err(|errno| io_error("start", "a session of processes")(errno.into()))?;
     title::set("fim-mount", format!("fim: mount server of {}", request.directory.display()).as_bytes());
     process::set_umask(0o022);
+    journal::direct_to(&request.data.join(JOURNAL));
     // 2. Namespaces of the session. Every ID is written by the starter where that takes its privileges.
     diagnose::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
     match request.ids {
-        IdMap::Single { .. } => request.ids.write(nix::unistd::getpid()).map_err(diagnose::id_map)?,
-        IdMap::Full => {
-            let mut byte = [NAMESPACES];
-            channel
-                .write_all(&byte)
-                .and_then(|()| channel.read_exact(&mut byte))
-                .map_err(io_error("reach", "the starter"))?;
+        IdMap::Single { .. } => {
+            request.ids.write(nix::unistd::getpid()).map_err(diagnose::id_map)?;
+            channel.write_all(&[NAMESPACES]).map_err(io_error("reach", "the starter"))?;
         }
+        IdMap::Full => channel
+            .write_all(&[NAMESPACES])
+            .and_then(|()| channel.read_exact(&mut [0]))
+            .map_err(io_error("reach", "the starter"))?,
     }
     // 3. Later mounts of the host arrive here, ours never leave.
     let none: Option<&str> = None;

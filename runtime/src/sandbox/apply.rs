@@ -15,28 +15,35 @@ use super::{Error, account, seccomp};
 use crate::sys::mount::{self, Detached, attr};
 use crate::sys::{capability, network};
 
+/// Brings up what an instance's own network namespace has: loopback.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn network(plan: &Plan) -> Result<(), Error> {
+    if plan.private_network {
+        network::bring_loopback_up().map_err(Error::step("bring up", "the loopback interface"))?;
+    }
+    Ok(())
+}
+
 /// Puts the plan in place with `root`, a mount of the session, as the root; afterwards nothing of the host can be reached by any path.
 ///
 /// # Errors
 /// The first step that fails, naming its object.
 pub fn enter(plan: &Plan, root: &Path) -> Result<(), Error> {
-    // 1. The network namespace is empty but for a loopback interface that is down.
-    if plan.private_network {
-        network::bring_loopback_up().map_err(Error::step("bring up", "the loopback interface"))?;
-    }
-    // 2. While the host is still visible: every mount as a detached descriptor. A fresh proc must be made now, for
+    // 1. While the host is still visible: every mount as a detached descriptor. A fresh proc must be made now, for
     //    the kernel wants one fully visible beside it.
     let prepared = plan.steps.iter().map(prepare).collect::<Result<Vec<_>, Error>>()?;
-    // 3. The overlay becomes the root, and the host's tree, with every mount in it, is gone from this namespace.
+    // 2. The overlay becomes the root, and the host's tree, with every mount in it, is gone from this namespace.
     chdir(root).map_err(Error::step("enter", root))?;
     pivot_root(".", ".").map_err(Error::step("change the root to", root))?;
     umount2(".", MntFlags::MNT_DETACH).map_err(Error::step("detach", "the host's root"))?;
     chdir("/").map_err(Error::step("enter", "/"))?;
-    // 4. From here every path is the guest's, so that no symlink of the image leads anywhere else.
+    // 3. From here every path is the guest's, so that no symlink of the image leads anywhere else.
     for (step, mount) in plan.steps.iter().zip(prepared) {
         place(step, mount)?;
     }
-    // 5. The caller needs a name.
+    // 4. The caller needs a name.
     accounts(plan)
 }
 
