@@ -12,8 +12,8 @@ use nix::unistd::Pid;
 use runtime::control::{FromGuest, ToGuest};
 use runtime::wire::{Doorbells, Ring};
 
-use crate::terminal::Terminal;
 use runtime::instance::Start;
+use runtime::spawn::Terminal;
 
 use crate::{Built, Error, command};
 
