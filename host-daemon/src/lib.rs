@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+mod portal;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -16,6 +18,8 @@ use runtime::session::registry::Registry;
 use runtime::session::{Error, lock};
 use runtime::sys::process;
 use runtime::wire::{Doorbells, Ring};
+
+use portal::Portals;
 
 /// Runs until the mount server of the session has ended; returns the exit code of the process.
 #[must_use]
@@ -31,12 +35,14 @@ pub fn run(start: Start) -> i32 {
 /// Watches every live instance and removes it from the registry when it has ended.
 fn watch(mut doorbell: File, server: &OwnedFd, registry: &Registry) -> Result<(), Error> {
     let mut instances: BTreeMap<u64, OwnedFd> = BTreeMap::new();
-    adopt(registry, &mut instances)?;
+    let mut portals = Portals::new();
+    adopt(registry, &mut instances, &mut portals)?;
     let mut doorbells = Doorbells::default();
     loop {
         let ids: Vec<u64> = instances.keys().copied().collect();
         let events: Vec<bool> = {
             let fds = [server.as_fd(), doorbell.as_fd()].into_iter().chain(instances.values().map(AsFd::as_fd));
+            let fds = fds.chain(portals.watch());
             let mut fds: Vec<PollFd<'_>> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
             if poll(&mut fds, PollTimeout::NONE).is_err() {
                 continue;
@@ -46,9 +52,11 @@ fn watch(mut doorbell: File, server: &OwnedFd, registry: &Registry) -> Result<()
         if events[0] {
             return Ok(());
         }
+        portals.turn(&events[2 + ids.len()..]);
         for (id, ended) in ids.iter().zip(&events[2..]) {
             if *ended {
                 instances.remove(id);
+                portals.close(*id);
                 registry.remove(*id)?;
             }
         }
@@ -56,7 +64,7 @@ fn watch(mut doorbell: File, server: &OwnedFd, registry: &Registry) -> Result<()
             let mut bytes = [0; 4096];
             if let Ok(len) = doorbell.read(&mut bytes) {
                 // Whatever else it says, a ring means that the registry may have changed.
-                adopt(registry, &mut instances)?;
+                adopt(registry, &mut instances, &mut portals)?;
                 for ring in doorbells.feed(&bytes[..len]) {
                     route(ring, registry, &instances);
                 }
@@ -66,15 +74,21 @@ fn watch(mut doorbell: File, server: &OwnedFd, registry: &Registry) -> Result<()
 }
 
 /// Watches those live instances that are not watched yet.
-fn adopt(registry: &Registry, instances: &mut BTreeMap<u64, OwnedFd>) -> Result<(), Error> {
+fn adopt(registry: &Registry, instances: &mut BTreeMap<u64, OwnedFd>, portals: &mut Portals) -> Result<(), Error> {
     for instance in registry.live()? {
         if instances.contains_key(&instance.id) {
             continue;
         }
         match process::pidfd_open(instance.pid) {
             // The process may have ended and its number be somebody else's since the record was read.
-            Ok(pidfd) if instance.is_alive() => drop(instances.insert(instance.id, pidfd)),
-            _ => registry.remove(instance.id)?,
+            Ok(pidfd) if instance.is_alive() => {
+                portals.adopt(registry, &instance);
+                instances.insert(instance.id, pidfd);
+            }
+            _ => {
+                portals.answer(registry, instance.id);
+                registry.remove(instance.id)?;
+            }
         }
     }
     Ok(())
