@@ -40,8 +40,9 @@ fn a_hundred_thousand_arguments_arrive() {
 fn an_environment_of_one_and_a_half_mebibytes_arrives() {
     let world = World::new();
     let value = "x".repeat(100 * 1024);
-    let command = (0..15)
-        .fold(world.sh("env | grep '^BIG' | wc -c"), |command, number| command.env(&format!("BIG{number:02}"), &value));
+    let command = (0..15).fold(world.sh("env | grep '^BIG' | wc -c"), |command, number| {
+        command.env(&format!("BIG{number:02}"), &value)
+    });
     assert_eq!(command.prints(), (15 * ("BIG00=\n".len() + value.len())).to_string());
 }
 

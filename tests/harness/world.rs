@@ -228,7 +228,8 @@ impl World {
     pub fn assert_no_mounts(&self) {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let ours = self.directory.path().to_str().unwrap();
-        let shown: Vec<&str> = mounts.lines().filter(|line| line.contains(ours) || line.contains("fuse.fim")).collect();
+        let shown: Vec<&str> =
+            mounts.lines().filter(|line| line.contains(ours) || line.contains("fuse.fim")).collect();
         assert!(shown.is_empty(), "the host sees mounts: {shown:#?}");
     }
 }
