@@ -34,9 +34,7 @@ fn help_goes_where_scripts_expect_it() {
     }
     assert_eq!(world.app(&["fim-exec", "--help"]).prints(), topic);
     for wrong in ["nonsense", "help", "fim-exec", "EXEC"] {
-        world
-            .app(&["fim-help", wrong])
-            .is_refused_with(&[&format!("Invalid argument for help command: {wrong}")]);
+        world.app(&["fim-help", wrong]).is_refused_with(&[&format!("Invalid argument for help command: {wrong}")]);
     }
 }
 

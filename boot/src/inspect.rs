@@ -41,12 +41,16 @@ pub(crate) fn open(path: &Path) -> Result<Image, InspectError> {
 /// When the image cannot be used or `out` fails.
 pub fn run(path: &Path, as_json: bool, out: &mut dyn Write) -> Result<(), InspectError> {
     let image = open(path)?;
-    if as_json {
-        write_json(&to_json(&image), out)?
-    } else {
-        write_text(&image, out)?
+    let written = if as_json { write_json(&to_json(&image), out) } else { write_text(&image, out) };
+    unless_reader_left(written)
+}
+
+/// A reader that has gone ends a result quietly.
+pub(crate) fn unless_reader_left(written: io::Result<()>) -> Result<(), InspectError> {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Writes JSON as every command does: two spaces, sorted keys, text as it is, a final newline.

@@ -4,10 +4,10 @@ use std::io::Write;
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget};
-use runtime::image::{BadRange, verify};
+use runtime::image::{BadRange, Report, verify};
 use serde_json::{Value, json};
 
-use crate::inspect::{InspectError, open, write_json};
+use crate::inspect::{InspectError, open, unless_reader_left, write_json};
 
 /// Verifies the image at `path` and prints each damaged range, as text or as JSON. Progress is shown on
 /// stderr when that is a terminal. Returns whether the image is sound.
@@ -28,9 +28,14 @@ pub fn run(path: &Path, as_json: bool, out: &mut dyn Write) -> Result<bool, Insp
     if as_json {
         let damaged: Vec<_> = report.bad.iter().map(range_json).collect();
         let value = json!({ "bytes": report.bytes, "damaged": damaged, "layers": layers, "sound": report.is_sound() });
-        write_json(&value, out)?;
-        return Ok(report.is_sound());
+        unless_reader_left(write_json(&value, out))?;
+    } else {
+        unless_reader_left(write_text(&report, layers, out))?;
     }
+    Ok(report.is_sound())
+}
+
+fn write_text(report: &Report, layers: usize, out: &mut dyn Write) -> std::io::Result<()> {
     for bad in &report.bad {
         let place = bad.layer.map_or_else(String::new, |layer| format!("layer {layer}: "));
         writeln!(out, "{place}bytes {} to {}: {}", bad.offset, bad.offset + bad.len, bad.reason)?;
@@ -40,7 +45,7 @@ pub fn run(path: &Path, as_json: bool, out: &mut dyn Write) -> Result<bool, Insp
     } else {
         writeln!(out, "{} damaged ranges; restore the image from where it came", report.bad.len())?;
     }
-    Ok(report.is_sound())
+    Ok(())
 }
 
 fn range_json(bad: &BadRange) -> Value {

@@ -15,7 +15,18 @@ pub(crate) const SHELLS: [&CStr; 2] = [c"/bin/bash", c"/bin/sh"];
 
 /// Starts the command in a process group of its own.
 pub(crate) fn start(command: &Command, terminal: Option<&Terminal>) -> nix::Result<Pid> {
-    spawn::start(command, terminal, &execute)
+    spawn::start(command, terminal, &become_program)
+}
+
+/// Replaces the process by the command's program; returns exit code and message when it cannot.
+pub(crate) fn become_program(command: &Command, env: &[CString]) -> (i32, String) {
+    if command.shell {
+        run_shell(&command.argv, env);
+        return (NOT_FOUND, "the image has no shell; name a program with fim-exec".to_owned());
+    }
+    let (code, message) = execute(&command.argv, env);
+    let word = command.argv.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+    (code, format!("{word}: {message}"))
 }
 
 /// Where a program word may lie: itself when it has a slash, else below each directory of PATH (execvp(3)).
@@ -36,7 +47,7 @@ fn candidates(word: &CStr, path: &[u8]) -> Vec<CString> {
 }
 
 /// Tries every place; returns the exit code and message that a shell would give.
-pub(crate) fn execute(argv: &[CString], env: &[CString]) -> (i32, &'static str) {
+fn execute(argv: &[CString], env: &[CString]) -> (i32, &'static str) {
     let Some(word) = argv.first() else { return (NOT_FOUND, "no command") };
     let path = env.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH=")).unwrap_or(b"/usr/bin:/bin");
     let mut denied = None;

@@ -21,7 +21,7 @@ pub(crate) fn start(pipes: &Detached, id: RequestId) -> nix::Result<()> {
         Side::Child => {
             title::set("fim-exec", b"fim: command");
             let command = |request| Ok(command_of(&request));
-            monitor::run(pipes, id, &Service { limit: frame::LIMIT, command: &command, execute: &command::execute });
+            monitor::run(pipes, id, &Service { limit: frame::LIMIT, command: &command, execute: &command::become_program });
             std::process::exit(0)
         }
     }
@@ -35,6 +35,7 @@ fn command_of(request: &Request) -> Command {
     };
     Command {
         argv: request.argv.iter().map(word).collect(),
+        shell: false,
         env: request.env.iter().map(word).collect(),
         directories: request
             .directories

@@ -7,9 +7,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use runtime::control::{FromGuest, ToGuest};
+use runtime::sys::process::{self, Change};
 use runtime::wire::{Doorbells, Ring};
 
 use runtime::instance::Start;
@@ -76,22 +76,17 @@ struct Instance<'a> {
 impl Instance<'_> {
     /// Collects every child that changed; true when the command has ended and was reported.
     fn reap(&self) -> bool {
-        let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED;
         let mut ended = false;
-        while let Ok(status) = waitpid(None, Some(flags)) {
-            match status {
-                WaitStatus::StillAlive => break,
-                WaitStatus::Exited(pid, code) if pid == self.main => {
-                    self.report(&FromGuest::Exited(code));
-                    ended = true;
-                }
-                WaitStatus::Signaled(pid, signal, _) if pid == self.main => {
-                    self.report(&FromGuest::Killed(signal as i32));
-                    ended = true;
-                }
-                WaitStatus::Stopped(pid, signal) if pid == self.main => self.report(&FromGuest::Stopped(signal as i32)),
-                _ => {}
+        while let Some((pid, change)) = process::next_change() {
+            if pid != self.main {
+                continue;
             }
+            ended |= !matches!(change, Change::Stopped(_));
+            self.report(&match change {
+                Change::Exited(code) => FromGuest::Exited(code),
+                Change::Killed(signal) => FromGuest::Killed(signal),
+                Change::Stopped(signal) => FromGuest::Stopped(signal),
+            });
         }
         ended
     }
@@ -116,7 +111,7 @@ impl Instance<'_> {
 
     fn signal(&self, number: i32, group: bool) {
         let target = if group { Pid::from_raw(-self.main.as_raw()) } else { self.main };
-        runtime::sys::process::kill(target, number);
+        process::kill(target, number);
     }
 
     fn report(&self, message: &FromGuest) {

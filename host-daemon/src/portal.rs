@@ -210,7 +210,7 @@ impl Open {
         let env = self.environment().ok_or("the instance has ended")?;
         let home = variable(&env, "HOME").map(|home| PathBuf::from(std::ffi::OsString::from_vec(home.to_vec())));
         let directories = home.into_iter().filter(|home| home.is_absolute()).chain([PathBuf::from("/")]).collect();
-        Ok(Command { argv: words, env, directories, ignored: Vec::new(), closed: [false; 3] })
+        Ok(Command { argv: words, shell: false, env, directories, ignored: Vec::new(), closed: [false; 3] })
     }
 
     /// The environment of the process that started the instance, as its user gave it (proc_pid_environ(5)), without what
@@ -241,7 +241,13 @@ fn refusal(name: &str) -> String {
 }
 
 /// Replaces the process by the program on the user's PATH. No shell is ever asked.
-fn execute(argv: &[CString], env: &[CString]) -> (i32, &'static str) {
+fn execute(command: &Command, env: &[CString]) -> (i32, String) {
+    let (code, reason) = try_path(&command.argv, env);
+    let name = command.argv.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+    (code, format!("{name}: {reason}"))
+}
+
+fn try_path(argv: &[CString], env: &[CString]) -> (i32, &'static str) {
     let name = argv.first().map(|word| word.to_bytes()).unwrap_or_default();
     let mut reason = None;
     for directory in variable(env, "PATH").unwrap_or(PATH.as_bytes()).split(|&byte| byte == b':') {

@@ -32,9 +32,8 @@ impl Terminal {
     }
 }
 
-/// Replaces the process by the program that the first of the arguments names; the second slice is the environment.
-/// Returns the exit code and the reason when it cannot.
-pub type Execute<'a> = &'a dyn Fn(&[CString], &[CString]) -> (i32, &'static str);
+/// Replaces the process by the command's program with this environment. Returns exit code and message when it cannot.
+pub type Execute<'a> = &'a dyn Fn(&Command, &[CString]) -> (i32, String);
 
 /// Starts a command in a process group of its own. The caller has one thread only.
 ///
@@ -73,9 +72,8 @@ fn become_command(command: &Command, terminal: Option<&Terminal>, execute: Execu
     }
     let entered = command.directories.iter().find(|directory| std::env::set_current_dir(directory).is_ok());
     let env = environment(command, entered.map(|directory| directory.as_path()));
-    let (code, message) = execute(&command.argv, &env);
-    let word = command.argv.first().map(|word| word.to_string_lossy()).unwrap_or_default();
-    eprintln!("fim: {word}: {message}");
+    let (code, message) = execute(command, &env);
+    eprintln!("fim: {message}");
     code
 }
 
@@ -116,6 +114,7 @@ mod tests {
     fn the_working_directory_is_told() {
         let command = Command {
             argv: vec![c"x".into()],
+            shell: false,
             env: vec![c"A=1".into(), c"PWD=/old".into(), c"PWDX=2".into()],
             directories: Vec::new(),
             ignored: Vec::new(),

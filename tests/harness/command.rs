@@ -86,7 +86,10 @@ impl TestCommand {
     pub fn is_refused_with(self, words: &[&str]) -> Outcome {
         let outcome = self.run().exits(125);
         let line = outcome.stderr();
-        assert!(line.starts_with("fim: ") && line.trim_end().lines().count() == 1, "not one line of fim's: {outcome:?}");
+        assert!(
+            line.starts_with("fim: ") && line.trim_end().lines().count() == 1,
+            "not one line of fim's: {outcome:?}"
+        );
         outcome.complains_of(words)
     }
 }

@@ -20,7 +20,7 @@ pub use terminal::Terminal;
 pub use world::World;
 
 /// Longest wait for anything. A loaded machine needs a small part of it, so that only a hang reaches it.
-pub const DEADLINE: Duration = Duration::from_secs(180);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A program of the host that a test cannot do without.
 pub fn need(program: &str) -> PathBuf {

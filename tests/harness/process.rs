@@ -42,7 +42,12 @@ struct Stream {
 }
 
 impl Collected {
-    pub fn from(mut stream: impl Read + Send + 'static) -> Self {
+    pub fn from(stream: impl Read + Send + 'static) -> Self {
+        Self::without(stream, None)
+    }
+
+    /// Collects all but one byte, such as the carriage returns of a terminal.
+    pub fn without(mut stream: impl Read + Send + 'static, unwanted: Option<u8>) -> Self {
         let collected = Self::default();
         let theirs = collected.clone();
         thread::spawn(move || {
@@ -51,7 +56,7 @@ impl Collected {
                 // A terminal that is hung up answers EIO.
                 let len = stream.read(&mut chunk).unwrap_or(0);
                 let mut stream = theirs.0.0.lock().unwrap();
-                stream.bytes.extend_from_slice(&chunk[..len]);
+                stream.bytes.extend(chunk[..len].iter().filter(|&&byte| Some(byte) != unwanted));
                 stream.ended = len == 0;
                 theirs.0.1.notify_all();
                 if len == 0 {
@@ -72,9 +77,13 @@ impl Collected {
                 return result;
             }
             let left = end.saturating_duration_since(Instant::now());
-            let so_far = String::from_utf8_lossy(&stream.bytes).into_owned();
-            assert!(!stream.ended, "waiting for {what}: the stream ended after:\n{so_far}");
-            assert!(!left.is_zero(), "waiting for {what}: nothing for {DEADLINE:?} after:\n{so_far}");
+            if stream.ended || left.is_zero() {
+                let why = if stream.ended { "the stream ended" } else { "still waiting" };
+                let so_far = String::from_utf8_lossy(&stream.bytes).into_owned();
+                // The thread that collects goes on.
+                drop(stream);
+                panic!("waiting for {what}: {why} after:\n{so_far}");
+            }
             stream = self.0.1.wait_timeout(stream, left).unwrap().0;
         }
     }
@@ -161,6 +170,12 @@ impl Running {
     #[track_caller]
     pub fn wait(mut self) -> Outcome {
         self.stdin = None;
+        self.wait_as_it_is()
+    }
+
+    /// Waits for the end with stdin as it is.
+    #[track_caller]
+    pub fn wait_as_it_is(mut self) -> Outcome {
         wait_readable(&self.pidfd, &format!("the end of {}", self.shown));
         let status: ExitStatus = self.child.wait().unwrap();
         let all = |stream: &Option<Collected>| {

@@ -16,6 +16,7 @@ const PROMPT: &str = "outer> ";
 /// The user's side of a terminal. Dropping it hangs up.
 pub struct Terminal {
     keys: File,
+    /// What the terminal showed, without carriage returns.
     screen: Collected,
     seen: usize,
     /// Path of the terminal device.
@@ -41,7 +42,7 @@ impl Terminal {
             .stderr(side())
             .spawn();
         let keys = File::from(pair.master);
-        let screen = Collected::from(keys.try_clone().unwrap());
+        let screen = Collected::without(keys.try_clone().unwrap(), Some(b'\r'));
         drop(pair.slave);
         let mut terminal = Self { keys, screen, seen: 0, device, shell };
         terminal.expect(PROMPT);
@@ -81,11 +82,11 @@ impl Terminal {
         self.expect(PROMPT)
     }
 
-    /// Runs a line in the outer shell up to the next prompt; returns what it showed, with plain newlines.
+    /// Runs a line in the outer shell up to the next prompt; returns what it showed.
     #[track_caller]
     pub fn run(&mut self, line: &str) -> String {
         self.enter(line);
-        self.prompt().replace("\r\n", "\n").trim_matches('\n').to_owned()
+        self.prompt().trim_matches('\n').to_owned()
     }
 
     /// Changes the window's size, as a terminal emulator does.

@@ -1,13 +1,17 @@
 //! The world of one test: a temporary directory with an image, a home and a runtime directory.
 
+use std::cell::Cell;
 use std::fs::{self, File, Permissions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Instant;
 
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tempfile::TempDir;
 
+use super::process::wait_readable;
 use super::{DEADLINE, FIM, TestCommand, need};
 
 /// The small image of most tests: busybox with all its applets, the probe, and some files.
@@ -97,6 +101,7 @@ pub fn copy(from: &Path, to: &Path) {
 pub struct World {
     directory: TempDir,
     image: PathBuf,
+    leaves_session: Cell<bool>,
 }
 
 impl World {
@@ -126,7 +131,7 @@ impl World {
     pub fn empty() -> Self {
         let directory = tempfile::Builder::new().prefix("fim-test-").tempdir().unwrap();
         let image = directory.path().join("app.flatimage");
-        let world = Self { directory, image };
+        let world = Self { directory, image, leaves_session: Cell::new(false) };
         for name in ["home", "runtime"] {
             fs::create_dir(world.path(name)).unwrap();
             fs::set_permissions(world.path(name), Permissions::from_mode(0o700)).unwrap();
@@ -212,15 +217,36 @@ impl World {
         }
     }
 
-    /// Waits for the end of the session and asserts that it left nothing on the host but the data directory.
+    /// Waits for the end of every session of this world and asserts that nothing is left on the host but the data
+    /// directory.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
-        self.wait_for_end_of(&self.data());
+        self.wait_for_end();
         self.assert_no_mounts();
-        let left: Vec<PathBuf> = fs::read_dir(self.sessions())
-            .map(|entries| entries.map(|entry| entry.unwrap().path()).collect())
-            .unwrap_or_default();
-        assert!(left.is_empty(), "session directories are left: {left:?}");
+    }
+
+    /// Waits until the host daemon, which goes last, has removed the session's directory.
+    #[track_caller]
+    fn wait_for_end(&self) {
+        self.wait_for_end_of(&self.data());
+        let end = Instant::now() + DEADLINE;
+        let changes = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
+        let watched = changes.add_watch(&self.sessions(), AddWatchFlags::IN_DELETE);
+        while watched.is_ok() {
+            let left: Vec<PathBuf> =
+                fs::read_dir(self.sessions()).unwrap().map(|entry| entry.unwrap().path()).collect();
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < end, "session directories are left: {left:?}");
+            wait_readable(&changes, &format!("the end of {left:?}"));
+            changes.read_events().unwrap();
+        }
+    }
+
+    /// The test killed who would remove the session's directory; dropping the world does not wait for that.
+    pub fn leaves_its_session(&self) {
+        self.leaves_session.set(true);
     }
 
     /// Asserts that the host's mount table does not know this world.
@@ -228,16 +254,20 @@ impl World {
     pub fn assert_no_mounts(&self) {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let ours = self.directory.path().to_str().unwrap();
-        let shown: Vec<&str> =
-            mounts.lines().filter(|line| line.contains(ours) || line.contains("fuse.fim")).collect();
+        let shown: Vec<&str> = mounts.lines().filter(|line| line.contains(ours) || line.contains("fuse.fim")).collect();
         assert!(shown.is_empty(), "the host sees mounts: {shown:#?}");
     }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if std::thread::panicking() {
+            return;
+        }
+        if self.leaves_session.get() {
             self.wait_for_end_of(&self.data());
+        } else {
+            self.wait_for_end();
         }
     }
 }

@@ -115,7 +115,10 @@ fn refuse_unwanted(arguments: &Arguments) -> Result<(), Failure> {
     if fs::metadata(output).is_ok_and(|metadata| metadata.is_dir()) {
         return Err(Message::boxed(format!("{} is a directory; name a file", output.display())));
     }
-    if arguments.source.is_dir() && pack::contains(&arguments.source, output)? {
+    let inside = |error: std::io::Error| {
+        Message::boxed(format!("cannot create {}: {error}; the output's directory must exist", output.display()))
+    };
+    if arguments.source.is_dir() && pack::contains(&arguments.source, output).map_err(inside)? {
         return Err(Message::boxed(format!(
             "the output {} lies inside the source {}; it would pack itself: choose a place outside",
             output.display(),

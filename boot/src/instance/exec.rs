@@ -32,7 +32,7 @@ pub(super) fn run(
     let session = session::require(invocation)?;
     let instance = session.instance(id)?;
     let facts = facts::gather(invocation)?;
-    let program = Program { words: words.to_vec(), root: instance.kind == Kind::Root };
+    let program = Program { words: words.to_vec(), root: instance.kind == Kind::Root, shell: false };
     let plan = plan::make(&invocation.image.config, &program, &facts, build)?;
     let starter = process::pidfd_open(instance.pid).map_err(|_| ended(id))?;
     // 2. The pipes of this request.

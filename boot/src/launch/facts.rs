@@ -29,7 +29,7 @@ pub struct Caller {
 pub struct Facts {
     /// Who starts.
     pub caller: Caller,
-    /// Whether the caller is root with privileges over the host, so that every ID can be mapped.
+    /// Whether the caller is root with privileges over every ID, so that each can be mapped.
     pub privileged: bool,
     /// The caller's working directory, when it can be told.
     pub cwd: Option<PathBuf>,
@@ -80,19 +80,27 @@ pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
         text.split_once("zoneinfo/").map(|(_, name)| name.to_owned())
     });
     let terminals = [std::io::stdin().is_terminal(), std::io::stdout().is_terminal(), std::io::stderr().is_terminal()];
-    // std ignores SIGPIPE in this program; what the caller did about it cannot be told any more.
-    let ignored = process::ignored_signals().into_iter().filter(|&signal| signal != 13).collect();
     Ok(Facts {
-        privileged: caller.uid == 0 && capability::has(capability::SYS_ADMIN),
+        privileged: caller.uid == 0 && capability::has(capability::SYS_ADMIN) && knows_every_id(),
         caller,
         cwd: std::env::current_dir().ok(),
         terminals,
         foreground: super::terminal::in_foreground(terminals),
         closed: invocation.closed,
-        ignored,
+        ignored: process::ignored_signals(),
         zone,
         sys: SYS.iter().map(PathBuf::from).filter(|path| path.is_dir()).collect(),
         now: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+    })
+}
+
+/// Whether the caller's user namespace maps the usual range of IDs. Root of a namespace with one (`unshare -r`) could
+/// not use files of any other owner, and is served as a caller with one ID.
+fn knows_every_id() -> bool {
+    ["/proc/self/uid_map", "/proc/self/gid_map"].iter().all(|path| {
+        let map = fs::read_to_string(path).unwrap_or_default();
+        let counts = map.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok());
+        counts.sum::<u64>() >= 65_536
     })
 }
 

@@ -30,8 +30,10 @@ use crate::{Failure, Invocation, Message, Roles};
 /// What to run, as the command line asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
-    /// Program word and arguments; empty for the image's default shell.
+    /// Program word and arguments; only the arguments when `shell` is set.
     pub words: Vec<OsString>,
+    /// Whether the program is whichever shell the image has.
+    pub shell: bool,
     /// Whether it runs as user 0.
     pub root: bool,
 }
@@ -40,7 +42,7 @@ impl Program {
     /// The words after `fim-exec` or `fim-root`; `None` when there is none.
     #[must_use]
     pub fn given(words: &[OsString], root: bool) -> Option<Self> {
-        (!words.is_empty()).then(|| Self { words: words.to_vec(), root })
+        (!words.is_empty()).then(|| Self { words: words.to_vec(), shell: false, root })
     }
 
     /// The stored boot command with the arguments of the command line appended.
@@ -50,11 +52,9 @@ impl Program {
             std::iter::once(boot.program.clone()).chain(boot.args.iter().cloned()).map(OsString::from_vec)
         });
         let mut words: Vec<OsString> = stored.collect();
-        if words.is_empty() && !args.is_empty() {
-            words.push(OsString::from("bash"));
-        }
+        let shell = words.is_empty();
         words.extend_from_slice(args);
-        Self { words, root: false }
+        Self { words, shell, root: false }
     }
 }
 
@@ -192,10 +192,11 @@ mod tests {
     #[test]
     fn boot_words() {
         let mut config = Config::default();
-        assert_eq!(Program::boot(&config, &[]).words, Vec::<OsString>::new());
-        assert_eq!(Program::boot(&config, &["-c".into(), "x".into()]).words, ["bash", "-c", "x"]);
+        let shell = Program::boot(&config, &["-c".into(), "x".into()]);
+        assert!(shell.shell && shell.words == ["-c", "x"]);
         config.boot = Some(runtime::image::Boot { program: b"echo".to_vec(), args: vec![b"a b".to_vec()] });
-        assert_eq!(Program::boot(&config, &["c".into()]).words, ["echo", "a b", "c"]);
+        let stored = Program::boot(&config, &["c".into()]);
+        assert!(!stored.shell && stored.words == ["echo", "a b", "c"]);
     }
 
     #[test]

@@ -171,7 +171,7 @@ fn command(
     let argv = program.words.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<_, _>>()?;
     let mut directories: Vec<PathBuf> = facts.cwd.iter().cloned().collect();
     directories.extend([PathBuf::from(&account.home), PathBuf::from("/")]);
-    Ok(Command { argv, env, directories, ignored: facts.ignored.clone(), closed: facts.closed })
+    Ok(Command { argv, shell: program.shell, env, directories, ignored: facts.ignored.clone(), closed: facts.closed })
 }
 
 /// Device nodes of the instance; each is the host's own, bound.

@@ -73,6 +73,12 @@ pub fn enter(invocation: &Invocation, plan: &LaunchPlan, data: &Path, facts: &Fa
             }
             Err(theirs) if is_empty(&theirs, data)? => drop(lock::wait(data, lock::SESSION)?),
             Err(theirs) => {
+                if theirs.metadata()?.len() == 0 {
+                    // The server has ended the session and is going; the kernel releases its two locks one after the
+                    // other, this one perhaps last.
+                    drop(lock::wait(data, lock::SESSION)?);
+                    continue;
+                }
                 let record = Record::read(&theirs, &data.join(lock::SESSION))?;
                 same_shape(&record, plan, data)?;
                 if let Some((server, alive)) = join(&record)? {

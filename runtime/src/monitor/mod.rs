@@ -10,13 +10,13 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::request::Server;
 use crate::sandbox::plan::Command;
 use crate::spawn::{self, Execute, Terminal};
-use crate::sys::{descriptor, process, pty};
+use crate::sys::process::{self, Change};
+use crate::sys::{descriptor, pty};
 use crate::wire::body::{self, Event, Reply, Request, Size};
 use crate::wire::{RequestId, frame};
 use pump::Pump;
@@ -174,7 +174,7 @@ impl Monitor<'_> {
             }
             if child {
                 while let Ok(Some(_)) = self.signals.read_signal() {}
-                self.reap()?;
+                self.reap();
             }
             if control && !self.obey()? {
                 // The client was killed: so is what a terminal would have hung up on.
@@ -193,22 +193,20 @@ impl Monitor<'_> {
         }
     }
 
-    fn reap(&mut self) -> Result<(), Error> {
-        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
-            match status {
-                WaitStatus::StillAlive => break,
-                WaitStatus::Exited(pid, code) if pid == self.main => self.ended = Some(Reply::Exited(code)),
-                WaitStatus::Signaled(pid, signal, _) if pid == self.main => {
-                    self.ended = Some(Reply::Killed(signal as i32));
-                }
-                WaitStatus::Stopped(pid, signal) if pid == self.main => {
+    fn reap(&mut self) {
+        while let Some((pid, change)) = process::next_change() {
+            if pid != self.main {
+                continue;
+            }
+            match change {
+                Change::Exited(code) => self.ended = Some(Reply::Exited(code)),
+                Change::Killed(signal) => self.ended = Some(Reply::Killed(signal)),
+                Change::Stopped(signal) => {
                     // A client that has gone is noticed elsewhere.
-                    let _ = frame::write(&mut self.server.result, &body::encode(&Reply::Stopped(signal as i32)));
+                    let _ = frame::write(&mut self.server.result, &body::encode(&Reply::Stopped(signal)));
                 }
-                _ => {}
             }
         }
-        Ok(())
     }
 
     /// Does what the client says; false when it has gone.

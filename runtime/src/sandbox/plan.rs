@@ -127,8 +127,10 @@ pub struct Plan {
 /// The command of an instance.
 #[derive(Debug, Clone)]
 pub struct Command {
-    /// Program word and arguments.
+    /// Program word and arguments; only the arguments when `shell` is set.
     pub argv: Vec<CString>,
+    /// Whether the program is whichever shell the image has.
+    pub shell: bool,
     /// Environment, `NAME=value`.
     pub env: Vec<CString>,
     /// Directories to start in; the first that can be entered is taken.

@@ -76,18 +76,16 @@ pub fn detach_standard_streams() -> io::Result<()> {
     Ok(())
 }
 
-/// Opens /dev/null on each of 0, 1 and 2 that the caller left closed, so that a file opened later can never be
-/// mistaken for a standard stream. Returns which ones were closed.
+/// Opens /dev/null on each of 0, 1 and 2 that is closed, so that a file opened later can never be mistaken for a
+/// standard stream. Returns which ones the caller left closed; the Rust runtime may have filled those already.
 ///
 /// # Errors
 /// When /dev/null cannot be opened.
 pub fn fill_standard_streams() -> io::Result<[bool; 3]> {
-    let mut closed = [false; 3];
-    for (fd, closed) in (0..).zip(&mut closed) {
+    for fd in 0..3 {
         // SAFETY: only asked whether it is open.
         let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
         if fcntl(borrowed, FcntlArg::F_GETFD) == Err(Errno::EBADF) {
-            *closed = true;
             let null = File::options().read(true).write(true).open("/dev/null")?;
             // The lowest free number is `fd` itself, as all below it are open by now.
             debug_assert_eq!(null.as_raw_fd(), fd);
@@ -96,7 +94,7 @@ pub fn fill_standard_streams() -> io::Result<[bool; 3]> {
             fcntl(unsafe { BorrowedFd::borrow_raw(fd) }, FcntlArg::F_SETFD(FdFlag::empty()))?;
         }
     }
-    Ok(closed)
+    Ok(super::inherited::closed_streams())
 }
 
 /// Closes a standard stream of the calling process.

@@ -59,6 +59,44 @@ pub fn clone_sibling(namespaces: CloneFlags) -> nix::Result<Side> {
     }
 }
 
+/// What happened to a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It ended with this exit code.
+    Exited(i32),
+    /// It was ended by this signal, which may be a real-time one.
+    Killed(i32),
+    /// It was stopped by this signal.
+    Stopped(i32),
+}
+
+/// Collects one child that has ended or was stopped; `None` when there is none just now.
+///
+/// nix's `waitpid` answers EINVAL for a real-time signal after the kernel has given the status away, so that it would
+/// be lost.
+#[must_use]
+pub fn next_change() -> Option<(Pid, Change)> {
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` is a valid place for the status, and any child may be collected by this process's only
+        // thread that waits.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::WUNTRACED) };
+        if pid <= 0 {
+            return None;
+        }
+        let change = if libc::WIFEXITED(status) {
+            Change::Exited(libc::WEXITSTATUS(status))
+        } else if libc::WIFSIGNALED(status) {
+            Change::Killed(libc::WTERMSIG(status))
+        } else if libc::WIFSTOPPED(status) {
+            Change::Stopped(libc::WSTOPSIG(status))
+        } else {
+            continue;
+        };
+        return Some((Pid::from_raw(pid), change));
+    }
+}
+
 /// pidfd_open(2): a descriptor that names exactly this process and becomes readable when it ends.
 ///
 /// # Errors
@@ -83,14 +121,22 @@ pub fn pidfd_signal(pidfd: impl AsFd, signal: i32) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-/// Replaces the program by the one behind `program` (execveat(2) with AT_EMPTY_PATH).
+/// Replaces the program by the one behind `program` (execveat(2) with AT_EMPTY_PATH). It starts with SIGPIPE as this
+/// one did.
 ///
 /// # Errors
 /// Returns only on failure: `EACCES` where executing the descriptor is forbidden, `ENOENT`, `E2BIG`.
 pub fn exec_descriptor(program: impl AsFd, argv: &[CString], env: &[CString]) -> Errno {
+    if !super::inherited::ignored_sigpipe() {
+        default_signal(libc::SIGPIPE);
+    }
     match nix::unistd::fexecve(program, argv, env) {
         Ok(never) => match never {},
-        Err(errno) => errno,
+        Err(errno) => {
+            // This program goes on, and takes EPIPE as an answer.
+            ignore_signal(libc::SIGPIPE);
+            errno
+        }
     }
 }
 
@@ -126,15 +172,18 @@ pub fn reset_signals() {
 /// Signals that the caller's parent left ignored (a `nohup` start, for instance).
 #[must_use]
 pub fn ignored_signals() -> Vec<i32> {
-    (1..=64)
-        .filter(|&signal| {
-            // SAFETY: all-zero is a valid sigaction to be written over by the kernel; a null new action only reads.
-            let mut action: libc::sigaction = unsafe { mem::zeroed() };
-            // SAFETY: `action` is a valid place for the old action.
-            let result = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) };
-            result == 0 && action.sa_sigaction == libc::SIG_IGN
-        })
-        .collect()
+    let others = (1..=64).filter(|&signal| signal != libc::SIGPIPE && is_ignored(signal));
+    // The Rust runtime ignores SIGPIPE in this program; what the parent did about it was recorded before.
+    others.chain(super::inherited::ignored_sigpipe().then_some(libc::SIGPIPE)).collect()
+}
+
+/// Whether this process ignores the signal.
+pub(super) fn is_ignored(signal: i32) -> bool {
+    // SAFETY: all-zero is a valid sigaction to be written over by the kernel; a null new action only reads.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    // SAFETY: `action` is a valid place for the old action.
+    let result = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) };
+    result == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
 /// Ignores a signal.
