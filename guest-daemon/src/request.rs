@@ -21,7 +21,11 @@ pub(crate) fn start(pipes: &Detached, id: RequestId) -> nix::Result<()> {
         Side::Child => {
             title::set("fim-exec", b"fim: command");
             let command = |request| Ok(command_of(&request));
-            monitor::run(pipes, id, &Service { limit: frame::LIMIT, command: &command, execute: &command::become_program });
+            monitor::run(
+                pipes,
+                id,
+                &Service { limit: frame::LIMIT, command: &command, execute: &command::become_program },
+            );
             std::process::exit(0)
         }
     }
