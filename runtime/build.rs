@@ -5,7 +5,7 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     // The integration tests compare with libsquashfs's own reader, which knows every compressor. Debian's
     // libsquashfs-dev brings these archives along. Named in full, for a plain name would find the shared library here.
-    for library in ["lzma", "z", "lz4", "zstd", "lzo2"] {
+    for library in ["lzma", "z", "lz4", "zstd"] {
         println!("cargo:rustc-link-arg-tests=-l:lib{library}.a");
     }
 }
