@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn the_exit_code_outlives_the_instance_for_whoever_waits() {
         let (_base, registry, held) = registry();
-        registry.register(&held, Kind::Exec, 1, Vec::new()).unwrap();
+        registry.register(&held, Kind::Exec, 1, Vec::new(), &[]).unwrap();
         let outcome = registry.outcome(0).unwrap();
         assert_eq!(outcome.code(), None);
         registry.conclude(0, 137).unwrap();
@@ -334,7 +334,7 @@ mod tests {
     fn logs_of_ended_instances_are_kept_up_to_a_number() {
         let (_base, registry, held) = registry();
         for id in 0..KEPT as u64 + 3 {
-            registry.register(&held, Kind::Exec, 1, Vec::new()).unwrap();
+            registry.register(&held, Kind::Exec, 1, Vec::new(), &[]).unwrap();
             log::Log::create(&registry.directory(id)).unwrap().append(b"text");
             registry.conclude(id, 3).unwrap();
             registry.remove(id).unwrap();
