@@ -34,9 +34,21 @@ pub struct Joined {
     pub server: OwnedFd,
     data: PathBuf,
     server_state: Server,
+    /// Goes before the start lock does.
+    fresh: Option<Fresh>,
     starting: lock::Held,
     /// Daemons that this start began and whose parent it therefore is.
     children: Vec<Pid>,
+}
+
+/// The files of a session that is being begun: removed again when it fails to begin.
+#[derive(Debug)]
+struct Fresh(Registry);
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        self.0.remove_all();
+    }
 }
 
 /// How far the mount server is.
@@ -68,24 +80,19 @@ pub fn enter(invocation: &Invocation, plan: &LaunchPlan, data: &Path, facts: &Fa
         match lock::attempt(data, lock::SESSION)? {
             Ok(held) => {
                 let directory = fresh_directory(invocation, data, facts, &starting)?;
-                let (server, state, pid) = begin(invocation, plan, data, &directory, held)?;
-                let data = data.to_owned();
-                return Ok(Joined { directory, server, data, server_state: state, starting, children: vec![pid] });
+                let fresh = Some(Fresh(Registry::new(&directory)));
+                let (server, server_state, pid) = begin(invocation, plan, data, &directory, held)?;
+                let (data, children) = (data.to_owned(), vec![pid]);
+                return Ok(Joined { directory, server, data, server_state, fresh, starting, children });
             }
             Err(theirs) if is_empty(&theirs, data)? => drop(lock::wait(data, lock::SESSION)?),
             Err(theirs) => {
-                if theirs.metadata()?.len() == 0 {
-                    // The server has ended the session and is going; the kernel releases its two locks one after the
-                    // other, this one perhaps last.
-                    drop(lock::wait(data, lock::SESSION)?);
-                    continue;
-                }
                 let record = Record::read(&theirs, &data.join(lock::SESSION))?;
                 same_shape(&record, plan, data)?;
                 if let Some((server, alive)) = join(&record)? {
                     let (directory, data) = (record.directory, data.to_owned());
-                    let state = Server::Live(alive);
-                    return Ok(Joined { directory, server, data, server_state: state, starting, children: Vec::new() });
+                    let (server_state, children) = (Server::Live(alive), Vec::new());
+                    return Ok(Joined { directory, server, data, server_state, fresh: None, starting, children });
                 }
             }
         }
@@ -276,6 +283,10 @@ impl Joined {
                 })?
             }
         };
+        if let Some(fresh) = self.fresh {
+            // From here on the session's files end with the session.
+            std::mem::forget(fresh);
+        }
         Ok(Live { registry, id, children: self.children, _alive: alive })
     }
 }

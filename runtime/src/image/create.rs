@@ -122,7 +122,7 @@ impl ImageWriter {
         &self.layers
     }
 
-    /// Writes the first configuration and, last, the superblock. `config.layers` becomes the index.
+    /// Writes the first configuration, into both slots, and, last, the superblock. `config.layers` becomes the index.
     ///
     /// # Errors
     /// When the configuration does not fit or writing fails.
@@ -138,7 +138,10 @@ impl ImageWriter {
         // A packer may have left bytes behind the last layer.
         let end = index_end(&config.layers, &self.superblock).max(self.superblock.payload);
         self.file.set_len(end).map_err(failed)?;
-        self.file.write_all_at(&slot, self.superblock.slots[0]).map_err(failed)?;
+        // Both slots hold it, so that an image that was never changed survives the loss of one, too.
+        for offset in self.superblock.slots {
+            self.file.write_all_at(&slot, offset).map_err(failed)?;
+        }
         self.file.sync_data().map_err(failed)?;
         self.file.write_all_at(&self.superblock.to_bytes(), self.superblock.offset()).map_err(failed)?;
         self.file.sync_all().map_err(failed)?;

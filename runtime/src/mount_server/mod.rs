@@ -201,7 +201,8 @@ fn run(request: &Request, mut channel: UnixStream) -> i32 {
             let text = crate::error::chain(&error);
             // A starter that has gone needs no message.
             let _ = channel.write_all(&[FAILED]).and_then(|()| channel.write_all(text.as_bytes()));
-            clean_up(request);
+            // The session's files are the starter's business, which may be writing them just now.
+            let _ = request.lock.file().set_len(0);
             1
         }
     }
