@@ -6,11 +6,11 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
-use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use runtime::control::{Channel, FromGuest, ToGuest};
 use runtime::error::killed_by;
 use runtime::instance::TerminalUse;
+use runtime::sys::process::{self, Change};
 
 use super::detach::Detached;
 use super::signals;
@@ -23,8 +23,10 @@ pub(super) struct Starter {
     bridge: Option<Bridge>,
     detached: Option<Detached>,
     outcome: Option<Result<i32, String>>,
-    /// Children that are not the instance: the intermediate and daemons.
-    others: Vec<Pid>,
+    /// The child that makes the instance and ends.
+    intermediate: Pid,
+    /// Children that live on: the session's daemons, where this start began them.
+    daemons: Vec<Pid>,
     /// Whether PID 1 of the instance, and with it every process there, has gone.
     ended: bool,
 }
@@ -37,9 +39,7 @@ impl Starter {
         daemons: Vec<Pid>,
         detached: Option<Detached>,
     ) -> Self {
-        let mut others = daemons;
-        others.push(intermediate);
-        Self { channel, terminal, bridge: None, detached, outcome: None, others, ended: false }
+        Self { channel, terminal, bridge: None, detached, outcome: None, intermediate, daemons, ended: false }
     }
 
     /// Stays until the instance has gone; returns the exit code, or why the instance could not go on.
@@ -172,18 +172,15 @@ impl Starter {
 
     /// Collects children that have ended. Whichever is not known is PID 1 of the instance.
     fn collect(&mut self) {
-        loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(status) => match status.pid() {
-                    Some(pid) if self.others.contains(&pid) => self.others.retain(|&other| other != pid),
-                    Some(_) => self.ended = true,
-                    None => break,
-                },
-                Err(Errno::ECHILD) => {
-                    self.ended = true;
-                    break;
-                }
-                Err(_) => break,
+        while let Some((pid, change)) = process::next_change() {
+            if matches!(change, Change::Stopped(_)) {
+                continue;
+            }
+            if pid == self.intermediate {
+                // One that failed has made no instance, or one that will not come to be.
+                self.ended |= change != Change::Exited(0);
+            } else if !self.daemons.contains(&pid) {
+                self.ended = true;
             }
         }
     }
