@@ -292,7 +292,8 @@ fn idle_daemons_do_not_wake_up() {
     let list = world.app(&["fim-instance", "list"]).prints();
     let supervisor = list.lines().find_map(|line| line.strip_prefix(&format!("{id}:"))).unwrap().parse().unwrap();
     let trees = [instance.tree(), Tree::of(Pid::from_raw(supervisor))];
-    let daemons: Vec<Pid> = trees.iter().flat_map(|tree| &tree.0).filter(|one| one.name != "sleep").map(|one| one.pid).collect();
+    let daemons: Vec<Pid> =
+        trees.iter().flat_map(|tree| &tree.0).filter(|one| one.name != "sleep").map(|one| one.pid).collect();
     let names: Vec<&str> = trees.iter().flat_map(|tree| &tree.0).map(|one| one.name.as_str()).collect();
     for name in ["fim-host", "fim-mount", "fim-guest"] {
         assert!(names.contains(&name), "{names:?}");
