@@ -48,7 +48,7 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// However the stream is cut, it means the same.
+/// However the stream is cut, no more comes out than went in.
 fn doorbells(bytes: &[u8]) {
     let whole = Doorbells::default().feed(bytes);
     let mut reader = Doorbells::default();

@@ -20,7 +20,7 @@ pub(super) enum Side {
     /// The one that the user started.
     Caller(Hearing),
     /// The daemon, with the facts as they are for it.
-    Supervisor(Facts, Report),
+    Supervisor(Box<Facts>, Report),
 }
 
 /// Where the caller hears of the start. One frame comes: a zero and the ID, or a one and an error.
@@ -46,7 +46,7 @@ pub(super) fn fork(facts: Facts) -> Result<Side, Failure> {
                 report.say(1, &format!("cannot detach: {error}"));
                 std::process::exit(runtime::error::FAILURE);
             }
-            let facts = Facts { terminals: [false; 3], foreground: false, closed: [false; 3], ..facts };
+            let facts = Box::new(Facts { terminals: [false; 3], foreground: false, closed: [false; 3], ..facts });
             Ok(Side::Supervisor(facts, report))
         }
     }
