@@ -22,7 +22,7 @@ chmod 711 "$work"
 
 # One line a test program: the directory it runs in, the program.
 list() {
-    cargo test --workspace --locked --no-run --message-format=json 2>"$work/build.log" >"$work/messages" ||
+    cargo test --workspace --locked --no-run --message-format=json-render-diagnostics 2>"$work/build.log" >"$work/messages" ||
         { cat "$work/build.log" >&2; exit 1; }
     python3 - "$work/messages" <<'PY'
 import json, os, sys
@@ -52,7 +52,11 @@ run_all() {
         if ((status != 0 && ${bad:-0} == 0)); then bad=1; fi
         passed=$((passed + ${ok:-0}))
         failed=$((failed + ${bad:-0}))
-        printf '%s: %s: %s passed, %s failed\n' "$name" "$(basename "$program" | sed 's/-[0-9a-f]*$//')" "${ok:-0}" "${bad:-0}"
+        # Nothing to say of a program without tests, or without one that the filter lets through.
+        if ((status != 0 || ${ok:-0} + ${bad:-0} > 0)); then
+            printf '%s: %s: %s passed, %s failed\n' "$name" "$(basename "$program" | sed 's/-[0-9a-f]*$//')" \
+                "${ok:-0}" "${bad:-0}"
+        fi
         if ((status != 0)); then
             cat "$log"
             ((status != 124)) || echo "test: $program was stopped after $limit seconds"

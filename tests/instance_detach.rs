@@ -87,7 +87,7 @@ fn output_goes_to_the_log_in_order_and_outlives_the_instance() {
     // Waiting after the end works as often as one likes.
     app(&world, &["wait", &id]).run().exits(5).quietly();
     app(&world, &["stop", &keeper]).run().succeeds();
-    app(&world, &["logs", &id]).is_refused_with(&["No instances are running"]);
+    app(&world, &["logs", &id]).fails_naming(&["No instances are running"]);
 }
 
 #[test]
@@ -118,8 +118,8 @@ fn the_log_keeps_the_newest_output_and_stays_small() {
 #[test]
 fn the_first_word_only_detaches() {
     let world = World::new();
-    world.exec(&["--detach"]).is_refused_with(&["Incorrect number of arguments for fim-exec"]);
-    world.root(&["--detach"]).is_refused_with(&["Incorrect number of arguments for fim-root"]);
+    world.exec(&["--detach"]).fails_naming(&["Incorrect number of arguments for fim-exec"]);
+    world.root(&["--detach"]).fails_naming(&["Incorrect number of arguments for fim-root"]);
     assert_eq!(world.exec(&["echo", "--detach"]).prints(), "--detach");
     world.exec(&["env", "--", "--detach"]).run().exits(127);
     world.exec(&["--", "x"]).run().exits(127);
@@ -130,7 +130,7 @@ fn an_error_of_the_start_is_the_callers() {
     let world = World::new();
     let line = world.path("no-directory/data");
     fs::write(world.path("no-directory"), "").unwrap();
-    world.exec(&["--detach", "true"]).env("FIM_DIR_DATA", line).is_refused_with(&["no-directory"]);
+    world.exec(&["--detach", "true"]).env("FIM_DIR_DATA", line).fails_naming(&["no-directory"]);
 }
 
 #[test]

@@ -117,7 +117,7 @@ fn reply(client: &mut Client) -> Reply {
 }
 
 #[test]
-fn another_version_is_refused_with_a_reason() {
+fn another_version_fails_naming_a_reason() {
     let world = World::new();
     let _instance = sleeper(&world);
     let session = session(&world);
@@ -130,7 +130,7 @@ fn another_version_is_refused_with_a_reason() {
 }
 
 #[test]
-fn a_request_that_is_no_request_is_refused_with_a_reason() {
+fn a_request_that_is_no_request_fails_naming_a_reason() {
     let world = World::new();
     let _instance = sleeper(&world);
     let session = session(&world);
@@ -182,8 +182,8 @@ fn what_is_planted_in_place_of_a_pipe_is_refused() {
         |path| symlink("/dev/null", path).unwrap(),
     ] {
         plant(&pipe);
-        world.app(&["fim-instance", "exec", "0", "true"]).is_refused_with(&["host.fifo"]);
-        world.exec(&["true"]).is_refused_with(&["host.fifo"]);
+        world.app(&["fim-instance", "exec", "0", "true"]).fails_naming(&["host.fifo"]);
+        world.exec(&["true"]).fails_naming(&["host.fifo"]);
         let _ = fs::remove_file(&pipe).or_else(|_| fs::remove_dir(&pipe));
     }
     // A pipe that nobody reads is as good as a daemon that was killed: the next client begins another.

@@ -207,7 +207,7 @@ fn bad_words_are_refused() {
     let world = World::new();
     let none = ["No instances are running"];
     for words in [&["exec", "0", "true"][..], &["stop", "0"], &["kill", "0"], &["wait", "0"], &["logs", "0"]] {
-        world.app(&["fim-instance"]).args(words).is_refused_with(&none);
+        world.app(&["fim-instance"]).args(words).fails_naming(&none);
     }
     let ended = sleeper(&world);
     let _lives = sleeper(&world);
@@ -238,7 +238,7 @@ fn bad_words_are_refused() {
         (&["list", "hello", "world"], "Trailing arguments for fim-instance: ['hello','world',]"),
         (&["stats", "x"], "Trailing arguments for fim-instance: ['x',]"),
     ] {
-        world.app(&["fim-instance"]).args(words).is_refused_with(&[text]);
+        world.app(&["fim-instance"]).args(words).fails_naming(&[text]);
     }
     assert_eq!(ids(&world, 1), [1]);
 }

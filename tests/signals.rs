@@ -30,7 +30,7 @@ fn a_command_that_a_signal_ends_ends_the_start_with_128_and_its_number() {
         running.expect("ready");
         let tree = running.tree();
         running.signal(signal);
-        running.wait().exits(128 + signal as i32).quietly();
+        running.wait_as_it_is().exits(128 + signal as i32).quietly();
         tree.wait_gone();
         world.assert_nothing_left();
     }
@@ -45,7 +45,7 @@ fn killing_the_start_ends_everything_in_the_instance() {
     let tree = running.tree();
     assert!(tree.0.iter().filter(|member| member.name == "sleep").count() >= 1);
     running.signal(Signal::SIGKILL);
-    running.wait().dies_of(Signal::SIGKILL);
+    running.wait_as_it_is().dies_of(Signal::SIGKILL);
     tree.wait_gone();
     world.assert_nothing_left();
 }
@@ -132,7 +132,7 @@ fn a_stopped_start_that_is_killed_leaves_nothing() {
     running.signal(Signal::SIGSTOP);
     running.wait_for_state(WaitPidFlag::WSTOPPED);
     running.signal(Signal::SIGKILL);
-    running.wait().dies_of(Signal::SIGKILL);
+    running.wait_as_it_is().dies_of(Signal::SIGKILL);
     tree.wait_gone();
     world.assert_nothing_left();
 }

@@ -9,6 +9,7 @@ pub mod inspect;
 pub mod instance;
 mod interrupt;
 pub mod launch;
+pub mod portal;
 mod progress;
 pub mod stage;
 pub mod verify;
@@ -37,6 +38,7 @@ pub fn run(roles: Roles, build: version::Build) -> i32 {
     runtime::journal::install(std::env::var_os("FIM_DEBUG").is_some_and(|value| value == "1"));
     let outcome = stage::enter(std::env::args_os().collect()).and_then(|stage| match stage {
         stage::Stage::Tool { args } => cli::tool::run(&args),
+        stage::Stage::PortalClient { args } => portal::client::run(&args),
         stage::Stage::Image { invocation } => cli::dispatch(&invocation, roles, build),
     });
     outcome.unwrap_or_else(|error| {

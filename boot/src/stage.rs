@@ -12,6 +12,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use runtime::image::Image;
+use runtime::portal;
 use runtime::sys::{descriptor, memfd, process, title};
 
 use crate::{Failure, Invocation, Message};
@@ -26,6 +27,11 @@ const HIDDEN: usize = 4;
 pub enum Stage {
     /// A program without a payload: the builder.
     Tool {
+        /// The whole argument vector.
+        args: Vec<OsString>,
+    },
+    /// A guest's `fim_portal`.
+    PortalClient {
         /// The whole argument vector.
         args: Vec<OsString>,
     },
@@ -47,6 +53,9 @@ pub fn enter(args: Vec<OsString>) -> Result<Stage, Failure> {
         .map_err(|error| Message::boxed(format!("cannot open /proc/self/exe: {error}; mount /proc")))?;
     if args.get(1).is_some_and(|word| word == SECOND_STAGE) && memfd::is_sealed_program(&exe) {
         return second(args);
+    }
+    if portal::is_client(&exe) {
+        return Ok(Stage::PortalClient { args });
     }
     let path = std::fs::read_link("/proc/self/exe")?;
     let Some(image) = Image::open(exe, &path)? else { return Ok(Stage::Tool { args }) };

@@ -1,92 +1,32 @@
-//! Starting a command: what a forked child does up to exec, and where programs are found.
+//! Where the programs of an instance are found.
 
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::unistd::{Pid, execve, setpgid};
-use runtime::error::{FAILURE, NOT_EXECUTABLE, NOT_FOUND};
+use nix::unistd::{Pid, execve};
+use runtime::error::{NOT_EXECUTABLE, NOT_FOUND};
 use runtime::sandbox::plan::Command;
-use runtime::sys::{descriptor, process};
-
-use crate::terminal::Terminal;
+use runtime::spawn::{self, Terminal};
 
 /// Shells that take a word that is no file, in the order they are looked for.
 pub(crate) const SHELLS: [&CStr; 2] = [c"/bin/bash", c"/bin/sh"];
 
 /// Starts the command in a process group of its own.
 pub(crate) fn start(command: &Command, terminal: Option<&Terminal>) -> nix::Result<Pid> {
-    match process::fork()? {
-        process::Side::Parent(pid) => {
-            // Whichever of the two comes first; the child may have called exec already (EACCES).
-            let _ = setpgid(pid, pid);
-            Ok(pid)
-        }
-        process::Side::Child => std::process::exit(become_command(command, terminal)),
-    }
+    spawn::start(command, terminal, &become_program)
 }
 
-/// Turns the forked child into the command; returns the exit code when it cannot.
-fn become_command(command: &Command, terminal: Option<&Terminal>) -> i32 {
-    let itself = Pid::from_raw(0);
-    let prepared = setpgid(itself, itself).and_then(|()| match terminal {
-        Some(terminal) => attach(terminal),
-        None => Ok(()),
-    });
-    if let Err(errno) = prepared.and_then(|()| descriptor::close_on_exec_above_stderr()) {
-        eprintln!("fim: cannot prepare the command: {}", errno.desc());
-        return FAILURE;
-    }
-    process::reset_signals();
-    for &signal in &command.ignored {
-        process::ignore_signal(signal);
-    }
-    for (fd, closed) in (0..).zip(command.closed) {
-        if closed {
-            descriptor::close_standard_stream(fd);
-        }
-    }
-    let entered = command.directories.iter().find(|directory| std::env::set_current_dir(directory).is_ok());
-    let env = environment(command, entered.map(|directory| directory.as_path()));
+/// Replaces the process by the command's program; returns exit code and message when it cannot.
+pub(crate) fn become_program(command: &Command, env: &[CString]) -> (i32, String) {
     if command.shell {
-        run_shell(&command.argv, &env);
-        eprintln!("fim: the image has no shell; name a program with fim-exec");
-        return NOT_FOUND;
+        run_shell(&command.argv, env);
+        return (NOT_FOUND, "the image has no shell; name a program with fim-exec".to_owned());
     }
-    let (code, message) = execute(&command.argv, &env);
+    let (code, message) = execute(&command.argv, env);
     let word = command.argv.first().map(|word| word.to_string_lossy()).unwrap_or_default();
-    eprintln!("fim: {word}: {message}");
-    code
-}
-
-fn attach(terminal: &Terminal) -> nix::Result<()> {
-    if terminal.foreground {
-        terminal.give_to(nix::unistd::getpid())?;
-    }
-    let [stdin, stdout, stderr] = terminal.streams;
-    if stdin {
-        nix::unistd::dup2_stdin(&terminal.file)?;
-    }
-    if stdout {
-        nix::unistd::dup2_stdout(&terminal.file)?;
-    }
-    if stderr {
-        nix::unistd::dup2_stderr(&terminal.file)?;
-    }
-    Ok(())
-}
-
-/// The environment with PWD as the directory that was entered.
-fn environment(command: &Command, entered: Option<&Path>) -> Vec<CString> {
-    let mut env: Vec<CString> =
-        command.env.iter().filter(|entry| !entry.as_bytes().starts_with(b"PWD=")).cloned().collect();
-    if let Some(directory) = entered {
-        let mut entry = b"PWD=".to_vec();
-        entry.extend_from_slice(directory.as_os_str().as_bytes());
-        env.extend(CString::new(entry));
-    }
-    env
+    (code, format!("{word}: {message}"))
 }
 
 /// Where a program word may lie: itself when it has a slash, else below each directory of PATH (execvp(3)).
@@ -169,19 +109,5 @@ mod tests {
         assert_eq!(candidates(c"ls", b":/b"), [c"./ls".to_owned(), c"/b/ls".to_owned()]);
         assert_eq!(candidates(c"./ls", b"/a"), [c"./ls".to_owned()]);
         assert!(candidates(c"", b"/a").is_empty());
-    }
-
-    #[test]
-    fn the_working_directory_is_told() {
-        let command = Command {
-            argv: vec![c"x".into()],
-            shell: false,
-            env: vec![c"A=1".into(), c"PWD=/old".into(), c"PWDX=2".into()],
-            directories: Vec::new(),
-            ignored: Vec::new(),
-            closed: [false; 3],
-        };
-        let env = environment(&command, Some(Path::new("/new")));
-        assert_eq!(env, [c"A=1".to_owned(), c"PWDX=2".to_owned(), c"PWD=/new".to_owned()]);
     }
 }

@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 
 mod command;
-mod pump;
 mod request;
 mod supervise;
 mod terminal;
@@ -58,7 +57,7 @@ pub fn run(start: &Start) -> i32 {
 
 /// What PID 1 has when the instance stands.
 struct Built {
-    terminal: Option<terminal::Terminal>,
+    terminal: Option<runtime::spawn::Terminal>,
     /// The instance's directory as a mount of its own: from a plain descriptor `..` would lead to the host.
     pipes: Detached,
     /// Requests are announced here.

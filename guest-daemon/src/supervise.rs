@@ -12,8 +12,8 @@ use runtime::control::{FromGuest, ToGuest};
 use runtime::sys::process::{self, Change};
 use runtime::wire::{Doorbells, Ring};
 
-use crate::terminal::Terminal;
 use runtime::instance::Start;
+use runtime::spawn::Terminal;
 
 use crate::{Built, Error, command};
 

@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+mod portal;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -21,6 +23,8 @@ use runtime::session::registry::Registry;
 use runtime::sys::process;
 use runtime::wire::{self, Doorbells, Ring};
 
+use portal::Portals;
+
 /// Runs until the mount server of the session has ended; returns the exit code of the process.
 #[must_use]
 pub fn run(start: Start) -> i32 {
@@ -37,13 +41,15 @@ pub fn run(start: Start) -> i32 {
 /// Watches every live instance and removes it from the registry when it has ended.
 fn watch(start_directory: &Path, mut doorbell: File, server: &OwnedFd, registry: &Registry) {
     let mut instances: BTreeMap<u64, OwnedFd> = BTreeMap::new();
-    adopt(registry, &mut instances);
+    let mut portals = Portals::new();
+    adopt(registry, &mut instances, &mut portals);
     let mut notes = Notes { path: start_directory.join("host.log"), garbage: 0 };
     let mut doorbells = Doorbells::default();
     loop {
         let ids: Vec<u64> = instances.keys().copied().collect();
         let events: Vec<bool> = {
             let fds = [server.as_fd(), doorbell.as_fd()].into_iter().chain(instances.values().map(AsFd::as_fd));
+            let fds = fds.chain(portals.watch());
             let mut fds: Vec<PollFd<'_>> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
             if poll(&mut fds, PollTimeout::NONE).is_err() {
                 continue;
@@ -53,9 +59,11 @@ fn watch(start_directory: &Path, mut doorbell: File, server: &OwnedFd, registry:
         if events[0] {
             return;
         }
+        portals.turn(&events[2 + ids.len()..]);
         for (id, ended) in ids.iter().zip(&events[2..]) {
             if *ended {
                 instances.remove(id);
+                portals.close(*id);
                 // What cannot be removed is passed over by every reader: its starter is dead.
                 let _ = registry.remove(*id);
             }
@@ -64,7 +72,7 @@ fn watch(start_directory: &Path, mut doorbell: File, server: &OwnedFd, registry:
             let mut bytes = [0; 4096];
             if let Ok(len) = doorbell.read(&mut bytes) {
                 // Whatever else it says, a ring means that the registry may have changed.
-                adopt(registry, &mut instances);
+                adopt(registry, &mut instances, &mut portals);
                 for ring in doorbells.feed(&bytes[..len]) {
                     if let Some(refused) = route(ring, registry) {
                         notes.add(&refused);
@@ -78,15 +86,22 @@ fn watch(start_directory: &Path, mut doorbell: File, server: &OwnedFd, registry:
 
 /// Watches those live instances that are not watched yet. Readers of the registry look for themselves who lives, so
 /// that what cannot be done here is done at the next ring.
-fn adopt(registry: &Registry, instances: &mut BTreeMap<u64, OwnedFd>) {
+fn adopt(registry: &Registry, instances: &mut BTreeMap<u64, OwnedFd>, portals: &mut Portals) {
     for instance in registry.live().unwrap_or_default() {
         if instances.contains_key(&instance.id) {
             continue;
         }
         match process::pidfd_open(instance.pid) {
             // The process may have ended and its number be somebody else's since the record was read.
-            Ok(pidfd) if instance.is_alive() => drop(instances.insert(instance.id, pidfd)),
-            Ok(_) | Err(Errno::ESRCH) => drop(registry.remove(instance.id)),
+            Ok(pidfd) if instance.is_alive() => {
+                portals.adopt(registry, &instance);
+                instances.insert(instance.id, pidfd);
+            }
+            Ok(_) | Err(Errno::ESRCH) => {
+                portals.answer(registry, instance.id);
+                // A starter that is dead is passed over by every reader.
+                let _ = registry.remove(instance.id);
+            }
             // Out of descriptors: the instance lives all the same.
             Err(_) => {}
         }

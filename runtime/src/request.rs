@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
+use nix::fcntl::{FcntlArg, Flock, OFlag, fcntl, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -41,7 +41,42 @@ pub struct Client {
     pub result: File,
     /// Read ends that keep `stdin` and `control` usable until the other side has opened its own.
     placeholders: Vec<File>,
+    /// Held until the request is served.
+    claim: Option<Flock<File>>,
     directory: PathBuf,
+}
+
+fn make_pipes(directory: &Path) -> Result<(), Error> {
+    DirBuilder::new().mode(0o700).create(directory).map_err(Error::io("make the directory", directory))?;
+    ALL.into_iter().try_for_each(|name| pipe::create(&directory.join(name)))
+}
+
+fn mark(directory: &Path) -> Result<(), Error> {
+    let pending = pending(directory);
+    fs::write(&pending, "").map_err(Error::io("write", &pending))
+}
+
+/// Path of the file that marks a request that nobody serves yet.
+#[must_use]
+pub fn pending(request: &Path) -> PathBuf {
+    request.join(PENDING)
+}
+
+/// Makes the pipes of a request that some client will make.
+///
+/// # Errors
+/// As [`Client::create`].
+pub fn make_place(above: &Path) -> Result<RequestId, Error> {
+    let requests = above.join(REQUESTS);
+    let id = RequestId::random().map_err(Error::io("get random numbers for", &requests))?;
+    let directory = requests.join(id.name());
+    make_pipes(&directory).and_then(|()| mark(&directory)).inspect_err(|_| remove(above, id))?;
+    Ok(id)
+}
+
+/// Removes the pipes of a request, whoever made them. Being gone already is fine.
+pub fn remove(above: &Path, id: RequestId) {
+    let _ = fs::remove_dir_all(above.join(REQUESTS).join(id.name()));
 }
 
 impl Client {
@@ -53,17 +88,23 @@ impl Client {
         let requests = instance.join(REQUESTS);
         let id = RequestId::random().map_err(Error::io("get random numbers for", &requests))?;
         let directory = requests.join(id.name());
-        DirBuilder::new().mode(0o700).create(&directory).map_err(Error::io("make the directory", &directory))?;
-        Self::fill(id, &directory).inspect_err(|_| {
+        let fill = || {
+            make_pipes(&directory)?;
+            let client = Self::open(id, &directory, None)?;
+            mark(&directory)?;
+            Ok(client)
+        };
+        fill().inspect_err(|_| {
             // What is incomplete is of no use to anybody.
             let _ = fs::remove_dir_all(&directory);
         })
     }
 
-    fn fill(id: RequestId, directory: &Path) -> Result<Self, Error> {
-        for name in ALL {
-            pipe::create(&directory.join(name))?;
-        }
+    /// Opens the client's ends of pipes that are there already; `claim` keeps others from them.
+    ///
+    /// # Errors
+    /// When a pipe is missing or is something else.
+    pub fn open(id: RequestId, directory: &Path, claim: Option<Flock<File>>) -> Result<Self, Error> {
         let reader = |name: &str| pipe::reader(&directory.join(name));
         let placeholders = vec![reader(STDIN)?, reader(CONTROL)?];
         let writer = |name: &str| {
@@ -71,7 +112,7 @@ impl Client {
             let missing = || Error::io("open the named pipe", &path)(io::ErrorKind::BrokenPipe.into());
             pipe::writer(&path)?.ok_or_else(missing)
         };
-        let client = Self {
+        Ok(Self {
             id,
             stdin: Some(writer(STDIN)?),
             stdout: Some(reader(STDOUT)?),
@@ -79,11 +120,9 @@ impl Client {
             control: writer(CONTROL)?,
             result: reader(RESULT)?,
             placeholders,
+            claim,
             directory: directory.to_owned(),
-        };
-        let pending = directory.join(PENDING);
-        fs::write(&pending, "").map_err(Error::io("write", &pending))?;
-        Ok(client)
+        })
     }
 
     /// Called when the other side has opened its ends: from now on its death shows as a broken pipe.
@@ -94,6 +133,7 @@ impl Client {
     /// When a descriptor cannot be copied.
     pub fn accepted(&mut self) -> io::Result<(File, File, File)> {
         self.placeholders.clear();
+        self.claim = None;
         let take = |stream: &mut Option<File>| {
             let file = stream.take().ok_or(io::ErrorKind::InvalidInput)?;
             block(&file)?;
@@ -134,8 +174,8 @@ fn open_pipe(directory: &OwnedFd, name: &str, access: OFlag) -> io::Result<File>
     let flags = access | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = File::from(openat(directory, name, flags, Mode::empty())?);
     let metadata = file.metadata()?;
-    if !metadata.file_type().is_fifo() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name} is not a named pipe")));
+    if !metadata.file_type().is_fifo() || metadata.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name} is not a named pipe of this user")));
     }
     block(&file)?;
     Ok(file)

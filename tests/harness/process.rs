@@ -184,6 +184,12 @@ impl Running {
     #[track_caller]
     pub fn wait(mut self) -> Outcome {
         self.stdin = None;
+        self.wait_as_it_is()
+    }
+
+    /// Waits for the end with stdin as it is.
+    #[track_caller]
+    pub fn wait_as_it_is(mut self) -> Outcome {
         wait_readable(&self.pidfd, &format!("the end of {}", self.shown));
         let status: ExitStatus = self.child.wait().unwrap();
         let all = |stream: &Option<Collected>| {

@@ -62,6 +62,7 @@ pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i
             launch::run(invocation, &program, roles, build)
         }
         "instance" => crate::instance::run(invocation, rest, roles, build),
+        "portal" => crate::portal::configure::run(invocation, rest),
         "version" => version(invocation, rest, build),
         "help" => help_command(rest),
         "inspect" => {
@@ -88,7 +89,7 @@ fn only_flag(spec: &spec::Spec, rest: &[OsString], flag: &str) -> Result<bool, F
 }
 
 /// The error for arguments that a command does not take.
-fn trailing_arguments(name: &str, words: &[&OsString]) -> Failure {
+pub(crate) fn trailing_arguments(name: &str, words: &[&OsString]) -> Failure {
     let list: String = words.iter().map(|word| format!("'{}',", word.to_string_lossy())).collect();
     Message::boxed(format!("Trailing arguments for fim-{name}: [{list}]; remove them, or see fim-help {name}"))
 }

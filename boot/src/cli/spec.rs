@@ -132,6 +132,35 @@ pub const COMMANDS: &[Spec] = &[
         frees_file: true,
     },
     Spec {
+        name: "portal",
+        summary: "Allow programs of the image to run commands on the host",
+        usages: &[
+            Usage {
+                line: "<allow|del> <names...>",
+                words: &[
+                    ("allow", "Allow host commands"),
+                    ("del", "Take host commands from the list"),
+                    (
+                        "names...",
+                        "Names of programs, without a directory, separated by commas or blanks; '*' is every name",
+                    ),
+                ],
+            },
+            Usage {
+                line: "<list> [--json]",
+                words: &[("list", "List the allowed names"), ("--json", "Print a JSON array")],
+            },
+            Usage { line: "<clear>", words: &[("clear", "Allow nothing")] },
+        ],
+        notes: &[
+            "Inside, fim_portal NAME [args...] runs the host command NAME with the user's own environment, outside of every isolation; xdg-open, when allowed, works by its own name too.",
+            "An allowed command that can run others (a shell, an editor, a browser) gives away the user's whole account.",
+            "Instances that run keep the list they were started with.",
+        ],
+        examples: &["fim-portal allow xdg-open,notify-send", "fim-exec fim_portal notify-send hello"],
+        frees_file: true,
+    },
+    Spec {
         name: "inspect",
         summary: "Print what the image holds without running it",
         usages: &[Usage { line: "[--json]", words: &[("--json", "Print one JSON object")] }],

@@ -21,7 +21,7 @@ use crate::launch::signals;
 use crate::launch::terminal::{Screen, stop_here};
 
 /// Size of the first of the standard streams that is a terminal.
-pub(super) fn size_of(streams: [bool; 3]) -> Size {
+pub(crate) fn size_of(streams: [bool; 3]) -> Size {
     let size = match streams {
         [true, _, _] => pty::window_size(io::stdin()),
         [_, true, _] => pty::window_size(io::stdout()),
@@ -37,17 +37,18 @@ pub(super) fn size_of(streams: [bool; 3]) -> Size {
 
 /// How a client announces its request; returns a descriptor that shows an error when the host daemon that knows of
 /// the request has gone.
-pub(super) type Announce<'a> = &'a dyn Fn() -> Result<Option<File>, Failure>;
+pub(crate) type Announce<'a> = &'a dyn Fn() -> Result<Option<File>, Failure>;
 
 /// A request that is being served.
-pub(super) struct Client {
+pub(crate) struct Client {
     pipes: request::Client,
     request: Request,
     /// Frames for `control` that it has not taken yet: the request, and events behind it.
     unsent: Vec<u8>,
-    /// Readable when the instance has ended.
-    instance: OwnedFd,
-    id: u64,
+    /// Readable when that in which the command runs has ended, should this process live on.
+    place: Option<OwnedFd>,
+    /// What that is.
+    name: String,
     accepted: bool,
     screen: Option<Screen>,
     outputs: Vec<JoinHandle<()>>,
@@ -66,13 +67,13 @@ struct Ready {
 }
 
 impl Client {
-    pub(super) fn new(pipes: request::Client, request: Request, instance: OwnedFd, id: u64) -> Self {
+    pub(crate) fn new(pipes: request::Client, request: Request, place: Option<OwnedFd>, name: String) -> Self {
         Self {
             pipes,
             request,
             unsent: Vec::new(),
-            instance,
-            id,
+            place,
+            name,
             accepted: false,
             screen: None,
             outputs: Vec::new(),
@@ -81,7 +82,7 @@ impl Client {
     }
 
     /// Stays until the command has ended; returns its exit code, or why there is none.
-    pub(super) fn run(mut self, announce: Announce<'_>) -> Result<i32, String> {
+    pub(crate) fn run(mut self, announce: Announce<'_>) -> Result<i32, String> {
         let outcome = self.follow(announce);
         // What the command wrote last is still in the pipes; their other ends are closed by now.
         for output in self.outputs.drain(..) {
@@ -135,7 +136,7 @@ impl Client {
         let places = [
             (Some(signals.as_fd()), PollFlags::POLLIN),
             (Some(self.pipes.result.as_fd()), PollFlags::POLLIN),
-            (Some(self.instance.as_fd()), PollFlags::POLLIN),
+            (self.place.as_ref().map(AsFd::as_fd), PollFlags::POLLIN),
             ((!self.unsent.is_empty()).then(|| self.pipes.control.as_fd()), PollFlags::POLLOUT),
             (keys.map(Screen::as_fd), PollFlags::POLLIN),
             (daemon.filter(|_| !self.accepted).map(AsFd::as_fd), none),
@@ -202,9 +203,9 @@ impl Client {
 
     fn gone(&self) -> String {
         if self.accepted {
-            format!("instance {} has ended, and the command with it", self.id)
+            format!("{} has ended, and the command with it", self.name)
         } else {
-            format!("instance {} has ended before the command could start", self.id)
+            format!("{} has ended before the command could start", self.name)
         }
     }
 

@@ -57,7 +57,9 @@ pub(super) fn run(
     // 3. Ring the host daemon, which passes the request on, and stay with the command.
     let ring = Ring::Exec { instance: id, request: pipes.id };
     let caller = Caller { session: &session, ring, roles };
-    Client::new(pipes, request, starter, id).run(&|| caller.announce()).map_err(Message::boxed)
+    Client::new(pipes, request, Some(starter), format!("instance {id}"))
+        .run(&|| caller.announce())
+        .map_err(Message::boxed)
 }
 
 /// Rings a host daemon, and starts one when the last was killed.

@@ -1,6 +1,6 @@
 //! `fim-instance`: what can be done with live instances.
 
-mod client;
+pub(crate) mod client;
 mod exec;
 mod list;
 mod logs;

@@ -46,8 +46,8 @@ pub(super) fn fork(facts: Facts) -> Result<Side, Failure> {
                 report.say(1, &format!("cannot detach: {error}"));
                 std::process::exit(runtime::error::FAILURE);
             }
-            let facts = Box::new(Facts { terminals: [false; 3], foreground: false, closed: [false; 3], ..facts });
-            Ok(Side::Supervisor(facts, report))
+            let facts = Facts { terminals: [false; 3], foreground: false, closed: [false; 3], ..facts };
+            Ok(Side::Supervisor(Box::new(facts), report))
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use runtime::portal;
 use runtime::sandbox::plan::Account;
 
 /// Where programs lie in any image.
@@ -48,7 +49,7 @@ pub fn build(
 }
 
 /// The image's directories, then those of the caller that are not among them: a program of the image may lie in one
-/// that only the user's PATH names.
+/// that only the user's PATH names. The portal's come last, so that the image's own programs go before the host's.
 fn path(caller: Option<&OsStr>) -> OsString {
     let mut directories: Vec<&[u8]> = PATH.as_bytes().split(|&byte| byte == b':').collect();
     for directory in caller.map(OsStr::as_bytes).unwrap_or_default().split(|&byte| byte == b':') {
@@ -56,6 +57,8 @@ fn path(caller: Option<&OsStr>) -> OsString {
             directories.push(directory);
         }
     }
+    directories.retain(|directory| *directory != portal::PROGRAMS.as_bytes());
+    directories.push(portal::PROGRAMS.as_bytes());
     OsString::from_vec(directories.join(&b':'))
 }
 
@@ -123,7 +126,7 @@ mod tests {
     #[test]
     fn the_images_directories_come_first() {
         let env = build(&caller(&[("PATH", "/opt/x/bin:/usr/bin:relative:")]), &[], &account(), &[]);
-        assert_eq!(get(&env, "PATH").unwrap(), format!("{PATH}:/opt/x/bin"));
+        assert_eq!(get(&env, "PATH").unwrap(), format!("{PATH}:/opt/x/bin:/run/fim/bin"));
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub struct Caller {
 pub struct Facts {
     /// Who starts.
     pub caller: Caller,
-    /// Whether the caller is root with privileges over the host, so that every ID can be mapped.
+    /// Whether the caller is root with privileges over every ID, so that each can be mapped.
     pub privileged: bool,
     /// The caller's working directory, when it can be told.
     pub cwd: Option<PathBuf>,
@@ -81,7 +81,7 @@ pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
     });
     let terminals = [std::io::stdin().is_terminal(), std::io::stdout().is_terminal(), std::io::stderr().is_terminal()];
     Ok(Facts {
-        privileged: caller.uid == 0 && capability::has(capability::SYS_ADMIN),
+        privileged: caller.uid == 0 && capability::has(capability::SYS_ADMIN) && knows_every_id(),
         caller,
         cwd: std::env::current_dir().ok(),
         terminals,
@@ -91,6 +91,16 @@ pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
         zone,
         sys: SYS.iter().map(PathBuf::from).filter(|path| path.is_dir()).collect(),
         now: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+    })
+}
+
+/// Whether the caller's user namespace maps the usual range of IDs. Root of a namespace with one (`unshare -r`) could
+/// not use files of any other owner, and is served as a caller with one ID.
+fn knows_every_id() -> bool {
+    ["/proc/self/uid_map", "/proc/self/gid_map"].iter().all(|path| {
+        let map = fs::read_to_string(path).unwrap_or_default();
+        let counts = map.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok());
+        counts.sum::<u64>() >= 65_536
     })
 }
 

@@ -13,11 +13,14 @@ pub(crate) mod terminal;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 
 use nix::sched::CloneFlags;
 use runtime::control::{Channel, ToGuest};
 use runtime::image::Config;
 use runtime::instance::{self, Start, TerminalUse};
+use runtime::portal::Adoption;
+use runtime::sandbox::plan::Plan;
 use runtime::session::registry::Registry;
 use runtime::sys::descriptor;
 use runtime::sys::process::{self, Side};
@@ -107,7 +110,11 @@ fn instance(
     if detached.is_some() {
         descriptor::detach_standard_streams()?;
     }
+    let adoption = guest.portal().map(|directory| Adoption::expect(&directory)).transpose()?;
     joined.tell_host_daemon(roles)?;
+    if let Some(adoption) = &adoption {
+        joined.wait_for_portal(adoption, roles)?;
+    }
     // 6. Have it build the instance as soon as the session's root is mounted, and let others start.
     let live = joined.complete(instance.id)?;
     ours.send(&ToGuest::Build.encode(), None)?;
@@ -126,6 +133,18 @@ struct Guest<'a> {
 }
 
 impl Guest<'_> {
+    /// The instance's directory when its guest may run host commands.
+    fn portal(&self) -> Option<PathBuf> {
+        let granted = !self.plan.portal.is_empty();
+        granted.then(|| Registry::new(&self.joined.directory).directory(self.id))
+    }
+
+    fn sandbox(&self) -> Plan {
+        let mut sandbox = self.plan.sandbox.clone();
+        sandbox.steps.extend(self.portal().map(|directory| crate::portal::bind(&directory)));
+        sandbox
+    }
+
     /// Makes an intermediate that joins the session's namespaces, clones PID 1 of the instance from there as a child
     /// of this process, writes its ID maps and ends. Returns the intermediate's process ID.
     fn start(&self, channel: Channel) -> Result<nix::unistd::Pid, Failure> {
@@ -160,7 +179,7 @@ impl Guest<'_> {
                 let start = Start {
                     root: self.joined.directory.join("root"),
                     directory: Registry::new(&self.joined.directory).directory(self.id),
-                    plan: self.plan.sandbox.clone(),
+                    plan: self.sandbox(),
                     command: self.plan.command.clone(),
                     terminal: self.plan.terminal,
                     channel,

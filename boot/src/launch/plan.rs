@@ -27,6 +27,14 @@ pub enum Error {
     /// The kernel stacks no more.
     #[error("the image has {0} layers and at most {MAX_LAYERS} can be stacked; merge some")]
     Layers(usize),
+    /// A name that `fim-portal` would not have stored.
+    #[error("the image allows a host command by an invalid name, {name:?}: {reason}; use fim-portal clear")]
+    Portal {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// An image without a layer has nothing to run.
     #[error("the image has no layer; build it again")]
     NoLayer,
@@ -57,6 +65,8 @@ pub struct LaunchPlan {
     pub kind: Kind,
     /// The command, for listings.
     pub words: Vec<u8>,
+    /// Host commands that the guest may run.
+    pub portal: Vec<String>,
     /// Seconds since the epoch.
     pub now: u64,
 }
@@ -71,6 +81,9 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
         0 => return Err(Error::NoLayer),
         1..=MAX_LAYERS => {}
         _ => return Err(Error::Layers(layers)),
+    }
+    for name in &config.portal {
+        runtime::portal::check_name(name).map_err(|reason| Error::Portal { name: name.clone(), reason })?;
     }
     let account = identity(program.root, facts);
     let network = config.permissions.contains(Permission::Network);
@@ -93,6 +106,7 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
         terminal: terminal_use(facts.terminals, facts.foreground),
         kind: if program.root { Kind::Root } else { Kind::Exec },
         words: joined_words(&program.words),
+        portal: config.portal.clone(),
         now: facts.now,
     })
 }
@@ -222,5 +236,6 @@ fn steps(config: &Config, facts: &Facts, account: &Account) -> Vec<Step> {
         }
     }
     steps.push(Step::Home { target: account.home.clone().into() });
+    steps.extend(crate::portal::steps(&config.portal));
     steps
 }

@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use runtime::host;
 use runtime::mount_server::{self, Layer, Request};
+use runtime::portal;
 use runtime::session::record::Record;
 use runtime::session::registry::{Instance, Registry};
 use runtime::session::{directory, lock, pipe};
@@ -218,7 +219,7 @@ impl Joined {
     /// When the registry cannot be written.
     pub fn register(&self, plan: &LaunchPlan) -> Result<Instance, Failure> {
         let registry = Registry::new(&self.directory);
-        Ok(registry.register(&self.starting, plan.kind, plan.now, plan.words.clone())?)
+        Ok(registry.register(&self.starting, plan.kind, plan.now, plan.words.clone(), &plan.portal)?)
     }
 
     /// Has the host daemon watch this instance. The first start begins the daemon, and so does one that finds it
@@ -241,6 +242,22 @@ impl Joined {
     /// When the log cannot be made.
     pub(super) fn detached(&self, report: Report, id: u64) -> Result<Detached, Failure> {
         Detached::begin(report, &Registry::new(&self.directory).directory(id), id)
+    }
+
+    /// Waits until the host daemon listens to the portal of this instance, so that the guest finds it open.
+    ///
+    /// # Errors
+    /// As [`Joined::tell_host_daemon`].
+    pub fn wait_for_portal(&mut self, adoption: &portal::Adoption, roles: Roles) -> Result<(), Failure> {
+        loop {
+            if let Some(daemon) = pipe::writer(&host::doorbell(&self.directory))?
+                && adoption.wait(&daemon)?
+            {
+                return Ok(());
+            }
+            // It was killed.
+            self.tell_host_daemon(roles)?;
+        }
     }
 
     /// Waits until the session's root is mounted, then lets others start.

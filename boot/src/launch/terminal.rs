@@ -19,7 +19,7 @@ fn standard(index: usize) -> nix::Result<OwnedFd> {
 
 /// Whether this process group may read from the terminal it was started from.
 #[must_use]
-pub(super) fn in_foreground(terminals: [bool; 3]) -> bool {
+pub(crate) fn in_foreground(terminals: [bool; 3]) -> bool {
     terminals.iter().position(|is| *is).and_then(|index| standard(index).ok()).is_some_and(|fd| owns(fd.as_fd()))
 }
 

@@ -16,6 +16,9 @@ pub const MARK: [u8; 3] = *b"FI\x01";
 /// Offset of [`MARK`]: `EI_ABIVERSION` and the first two bytes of padding.
 pub const MARK_OFFSET: usize = 8;
 
+/// What stands in place of [`MARK`] in the copy of the program that is a guest's portal client (`fim_portal`).
+pub const PORTAL_MARK: [u8; 3] = *b"FP\x01";
+
 /// Section type that takes no bytes of the file.
 const SHT_NOBITS: u32 = 8;
 

@@ -30,7 +30,7 @@ pub use config::{
 pub use create::{ImageWriter, WriterOptions};
 pub use error::{Error, FormatError, ReadError};
 pub use layer::{Digest, LayerEntry, LayerFacts, LayerKind};
-pub use open::{Contents, Image, read};
+pub use open::{Contents, Image, program_len, read};
 pub use slot::{SlotFault, SlotName};
 pub use superblock::{Superblock, Uuid};
 pub use update::update;

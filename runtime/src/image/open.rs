@@ -157,6 +157,15 @@ pub fn read<S: ByteSource + ?Sized>(source: &S) -> Result<Option<Contents>, Read
     Ok(Some(contents))
 }
 
+/// Length in bytes of the program that `source` begins with.
+///
+/// # Errors
+/// When `source` fails or begins with no program.
+pub fn program_len<S: ByteSource + ?Sized>(source: &S) -> Result<u64, ReadError> {
+    let mut window = Window { source, bytes: Vec::new(), start: 0 };
+    program(&mut window).map(|(len, _)| len)
+}
+
 /// Length of the program in bytes, and whether it carries the mark of an image.
 fn program<S: ByteSource + ?Sized>(window: &mut Window<'_, S>) -> Result<(u64, bool), ReadError> {
     let have = window.source.len();

@@ -12,6 +12,7 @@ use nix::unistd::{chdir, pivot_root};
 
 use super::plan::{Access, Fresh, Plan, Step};
 use super::{Error, account, seccomp};
+use crate::portal;
 use crate::sys::mount::{self, Detached, attr};
 use crate::sys::{capability, network};
 
@@ -134,7 +135,10 @@ fn place(step: &Step, mount: Option<Detached>) -> Result<(), Error> {
         Step::Symlink { target, to } => {
             std::os::unix::fs::symlink(to, target).map_err(Error::io("make the symlink", target))
         }
-        Step::File { target, content } => fs::write(target, content).map_err(Error::io("write", target)),
+        Step::File { target, content, mode } => fs::write(target, content)
+            .and_then(|()| fs::set_permissions(target, fs::Permissions::from_mode(*mode)))
+            .map_err(Error::io("write", target)),
+        Step::PortalClient { target } => portal::copy_client(target).map_err(Error::io("write", target)),
     }
 }
 

@@ -84,6 +84,13 @@ pub enum Step {
         target: PathBuf,
         /// Its bytes.
         content: Vec<u8>,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// A copy of this program that is a portal client and nothing else, on a file system made by an earlier step.
+    PortalClient {
+        /// Where, in the guest.
+        target: PathBuf,
     },
 }
 

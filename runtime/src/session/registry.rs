@@ -154,7 +154,8 @@ impl Registry {
         text.parse().map_err(|_| Error::Record { path, reason: "the next instance ID is no number" })
     }
 
-    /// Registers the calling process as the next instance. The number is used up before anything else is written.
+    /// Registers the calling process as the next instance, whose guest may run the host commands in `portal`. The number
+    /// is used up before anything else is written.
     ///
     /// # Errors
     /// I/O errors, a full file system among them; the number is then a gap.
@@ -164,6 +165,7 @@ impl Registry {
         kind: Kind,
         since: u64,
         command: Vec<u8>,
+        portal: &[String],
     ) -> Result<Instance, Error> {
         let id = self.read_next()?;
         self.write_next(id + 1)?;
@@ -179,6 +181,7 @@ impl Registry {
         // Its one page is there from now on, so that a full file system does not lose the exit code.
         let outcome = directory.join(OUTCOME);
         fs::write(&outcome, format!("{:4}\n", "")).map_err(Error::io("write", &outcome))?;
+        crate::portal::create(&directory, portal)?;
         let record = directory.join("record");
         fs::write(&record, instance.encode()).map_err(Error::io("write", &record))?;
         Ok(instance)
@@ -295,7 +298,7 @@ mod tests {
         let (_base, registry, held) = registry();
         let ids: Vec<u64> = (0..4)
             .map(|_| {
-                let instance = registry.register(&held, Kind::Exec, 1, b"sleep\x005".to_vec()).unwrap();
+                let instance = registry.register(&held, Kind::Exec, 1, b"sleep\x005".to_vec(), &[]).unwrap();
                 registry.remove(instance.id).unwrap();
                 instance.id
             })
@@ -308,7 +311,7 @@ mod tests {
     fn lists_the_living_in_order() {
         let (_base, registry, held) = registry();
         for _ in 0..12 {
-            registry.register(&held, Kind::Root, 1, b"x".to_vec()).unwrap();
+            registry.register(&held, Kind::Root, 1, b"x".to_vec(), &[]).unwrap();
         }
         registry.remove(3).unwrap();
         let ids: Vec<u64> = registry.live().unwrap().iter().map(|instance| instance.id).collect();
@@ -318,7 +321,7 @@ mod tests {
     #[test]
     fn the_exit_code_outlives_the_instance_for_whoever_waits() {
         let (_base, registry, held) = registry();
-        registry.register(&held, Kind::Exec, 1, Vec::new()).unwrap();
+        registry.register(&held, Kind::Exec, 1, Vec::new(), &[]).unwrap();
         let outcome = registry.outcome(0).unwrap();
         assert_eq!(outcome.code(), None);
         registry.conclude(0, 137).unwrap();
@@ -331,7 +334,7 @@ mod tests {
     fn logs_of_ended_instances_are_kept_up_to_a_number() {
         let (_base, registry, held) = registry();
         for id in 0..KEPT as u64 + 3 {
-            registry.register(&held, Kind::Exec, 1, Vec::new()).unwrap();
+            registry.register(&held, Kind::Exec, 1, Vec::new(), &[]).unwrap();
             log::Log::create(&registry.directory(id)).unwrap().append(b"text");
             registry.conclude(id, 3).unwrap();
             registry.remove(id).unwrap();
@@ -346,7 +349,7 @@ mod tests {
     #[test]
     fn a_reused_process_id_is_not_taken_for_the_instance() {
         let (_base, registry, held) = registry();
-        let mut instance = registry.register(&held, Kind::Exec, 1, Vec::new()).unwrap();
+        let mut instance = registry.register(&held, Kind::Exec, 1, Vec::new(), &[]).unwrap();
         instance.started += 1;
         fs::write(registry.directory(0).join("record"), instance.encode()).unwrap();
         assert!(registry.live().unwrap().is_empty());
@@ -355,7 +358,7 @@ mod tests {
     #[test]
     fn garbage_in_the_registry_is_passed_over() {
         let (base, registry, held) = registry();
-        registry.register(&held, Kind::Exec, 1, b"a\nb".to_vec()).unwrap();
+        registry.register(&held, Kind::Exec, 1, b"a\nb".to_vec(), &[]).unwrap();
         for name in ["x", "-1", "99"] {
             fs::create_dir(base.path().join("instances").join(name)).unwrap();
         }

@@ -32,6 +32,14 @@ pub fn write(to: &mut impl Write, body: &[u8]) -> io::Result<()> {
 /// # Errors
 /// `UnexpectedEof` inside a frame, `InvalidData` for one longer than [`LIMIT`].
 pub fn read(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    read_at_most(from, LIMIT)
+}
+
+/// Like [`read`], with another limit in bytes.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_at_most(from: &mut impl Read, limit: usize) -> io::Result<Option<Vec<u8>>> {
     let mut len = [0; 4];
     let mut got = 0;
     while got < len.len() {
@@ -44,8 +52,9 @@ pub fn read(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
         }
     }
     let len = u32::from_le_bytes(len) as usize;
-    if len > LIMIT {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the message is longer than 64 MiB"));
+    if len > limit {
+        let text = format!("the message is longer than {limit} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
     // Memory grows with what really arrives, whatever length is claimed.
     let mut body = Vec::new();

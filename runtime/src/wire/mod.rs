@@ -36,6 +36,13 @@ impl RequestId {
     pub fn name(self) -> String {
         format!("{:032x}", u128::from_be_bytes(self.0))
     }
+
+    /// The request that a directory is named after.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let id = Self(u128::from_str_radix(name, 16).ok()?.to_be_bytes());
+        (id.name() == name).then_some(id)
+    }
 }
 
 /// What a doorbell asks for.
@@ -190,6 +197,10 @@ mod tests {
         let bytes = Doorbell::encode(Ring::Exec { instance: 0x0102, request: REQUEST });
         assert_eq!(&bytes, b"FIMD\x01\0\x02\0\x02\x01\0\0\0\0\0\x000123456789abcdef");
         assert_eq!(REQUEST.name(), "30313233343536373839616263646566");
+        assert_eq!(RequestId::parse(&REQUEST.name()), Some(REQUEST));
+        for name in ["", "+0313233343536373839616263646566", "3031", "x", "..", "A0313233343536373839616263646566"] {
+            assert_eq!(RequestId::parse(name), None);
+        }
     }
 
     #[test]

@@ -53,14 +53,14 @@ impl Way {
 }
 
 /// Both directions.
-pub(crate) struct Pump {
+pub(super) struct Pump {
     controller: File,
     keys: Way,
     screen: Way,
 }
 
 impl Pump {
-    pub(crate) fn new(controller: File, keys: File, screen: File) -> Self {
+    pub(super) fn new(controller: File, keys: File, screen: File) -> Self {
         for file in [&controller, &keys, &screen] {
             // Without it a turn could wait; with it, nothing else changes.
             let _ = fcntl(file, FcntlArg::F_GETFL)
@@ -72,12 +72,12 @@ impl Pump {
         Self { controller, keys, screen }
     }
 
-    pub(crate) fn controller(&self) -> BorrowedFd<'_> {
+    pub(super) fn controller(&self) -> BorrowedFd<'_> {
         self.controller.as_fd()
     }
 
     /// Adds four descriptors to be watched, in the order that [`Pump::turn`] takes their events.
-    pub(crate) fn watch<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
+    pub(super) fn watch<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
         for way in [&self.keys, &self.screen] {
             let (read, write) = way.wants();
             for (file, flags) in [(&way.from, read), (&way.to, write)] {
@@ -97,7 +97,7 @@ impl Pump {
     }
 
     /// Moves what is ready.
-    pub(crate) fn turn(&mut self, ready: &[PollFlags]) {
+    pub(super) fn turn(&mut self, ready: &[PollFlags]) {
         for (way, ready) in [&mut self.keys, &mut self.screen].into_iter().zip(ready.chunks(2)) {
             let (reads, writes) = way.wants();
             if !reads.is_empty() && way.from.is_some() && !ready[0].is_empty() {
@@ -113,9 +113,9 @@ impl Pump {
     }
 
     /// Passes on what is left of the output of a command that has ended.
-    pub(crate) fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         if let Some(to) = &self.screen.to {
-            let _ = runtime::request::block(to);
+            let _ = crate::request::block(to);
         }
         loop {
             while !self.screen.held.is_empty() {

@@ -1,0 +1,126 @@
+//! Starting a command: what a forked child does between fork and exec.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::unistd::{Pid, setpgid};
+
+use crate::error::FAILURE;
+use crate::sandbox::plan::Command;
+use crate::sys::{descriptor, process};
+
+/// The terminal side of a pseudo-terminal that a command gets.
+#[derive(Debug)]
+pub struct Terminal {
+    /// The terminal.
+    pub file: File,
+    /// Which standard streams it replaces.
+    pub streams: [bool; 3],
+    /// Whether the command begins in its foreground.
+    pub foreground: bool,
+}
+
+impl Terminal {
+    /// Puts a process group into the foreground. The caller has SIGTTOU blocked.
+    ///
+    /// # Errors
+    /// `ESRCH`, `EPERM` for a group that has gone.
+    pub fn give_to(&self, group: Pid) -> nix::Result<()> {
+        nix::unistd::tcsetpgrp(&self.file, group)
+    }
+}
+
+/// Replaces the process by the command's program with this environment. Returns exit code and message when it cannot.
+pub type Execute<'a> = &'a dyn Fn(&Command, &[CString]) -> (i32, String);
+
+/// Starts a command in a process group of its own. The caller has one thread only.
+///
+/// # Errors
+/// As fork(2).
+pub fn start(command: &Command, terminal: Option<&Terminal>, execute: Execute<'_>) -> nix::Result<Pid> {
+    match process::fork()? {
+        process::Side::Parent(pid) => {
+            // Whichever of the two comes first; the child may have called exec already (EACCES).
+            let _ = setpgid(pid, pid);
+            Ok(pid)
+        }
+        process::Side::Child => std::process::exit(become_command(command, terminal, execute)),
+    }
+}
+
+/// Turns the forked child into the command; returns the exit code when it cannot.
+fn become_command(command: &Command, terminal: Option<&Terminal>, execute: Execute<'_>) -> i32 {
+    let itself = Pid::from_raw(0);
+    let prepared = setpgid(itself, itself).and_then(|()| match terminal {
+        Some(terminal) => attach(terminal),
+        None => Ok(()),
+    });
+    if let Err(errno) = prepared.and_then(|()| descriptor::close_on_exec_above_stderr()) {
+        eprintln!("fim: cannot prepare the command: {}", errno.desc());
+        return FAILURE;
+    }
+    process::reset_signals();
+    for &signal in &command.ignored {
+        process::ignore_signal(signal);
+    }
+    for (fd, closed) in (0..).zip(command.closed) {
+        if closed {
+            descriptor::close_standard_stream(fd);
+        }
+    }
+    let entered = command.directories.iter().find(|directory| std::env::set_current_dir(directory).is_ok());
+    let env = environment(command, entered.map(|directory| directory.as_path()));
+    let (code, message) = execute(command, &env);
+    eprintln!("fim: {message}");
+    code
+}
+
+fn attach(terminal: &Terminal) -> nix::Result<()> {
+    if terminal.foreground {
+        terminal.give_to(nix::unistd::getpid())?;
+    }
+    let [stdin, stdout, stderr] = terminal.streams;
+    if stdin {
+        nix::unistd::dup2_stdin(&terminal.file)?;
+    }
+    if stdout {
+        nix::unistd::dup2_stdout(&terminal.file)?;
+    }
+    if stderr {
+        nix::unistd::dup2_stderr(&terminal.file)?;
+    }
+    Ok(())
+}
+
+/// The environment with PWD as the directory that was entered.
+fn environment(command: &Command, entered: Option<&Path>) -> Vec<CString> {
+    let mut env: Vec<CString> =
+        command.env.iter().filter(|entry| !entry.as_bytes().starts_with(b"PWD=")).cloned().collect();
+    if let Some(directory) = entered {
+        let mut entry = b"PWD=".to_vec();
+        entry.extend_from_slice(directory.as_os_str().as_bytes());
+        env.extend(CString::new(entry));
+    }
+    env
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_working_directory_is_told() {
+        let command = Command {
+            argv: vec![c"x".into()],
+            shell: false,
+            env: vec![c"A=1".into(), c"PWD=/old".into(), c"PWDX=2".into()],
+            directories: Vec::new(),
+            ignored: Vec::new(),
+            closed: [false; 3],
+        };
+        let env = environment(&command, Some(Path::new("/new")));
+        assert_eq!(env, [c"A=1".to_owned(), c"PWDX=2".to_owned(), c"PWD=/new".to_owned()]);
+    }
+}

@@ -1,0 +1,265 @@
+//! Starts, ends and sudden deaths: whatever is killed, nothing stays behind and the next start works.
+
+mod harness;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use harness::{Running, World, is_root, uid};
+use nix::sys::signal::Signal;
+
+/// An instance that waits for its stdin.
+fn waiting(world: &World) -> Running {
+    let mut running = world.sh("echo ready; cat").spawn();
+    running.expect("ready");
+    running
+}
+
+fn works(world: &World) {
+    assert_eq!(world.exec(&["echo", "works"]).prints(), "works");
+}
+
+#[test]
+fn fifty_first_starts_at_once_share_one_session() {
+    let world = World::new();
+    let starts: Vec<Running> = (0..50).map(|_| world.sh("echo $$ >> /etc/starts; echo ready; cat").spawn()).collect();
+    let mut servers = 0;
+    let mut hosts = 0;
+    let mut trees = Vec::new();
+    for mut start in starts {
+        start.expect("ready");
+        trees.push((start.tree(), start));
+    }
+    for (tree, _) in &trees {
+        servers += tree.0.iter().filter(|member| member.name == "fim-mount").count();
+        hosts += tree.0.iter().filter(|member| member.name == "fim-host").count();
+    }
+    assert_eq!((servers, hosts), (1, 1));
+    let sessions: Vec<_> = fs::read_dir(world.sessions()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(sessions.len(), 1);
+    let mut ids: Vec<u64> = fs::read_dir(sessions[0].join("instances"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (0..50).collect::<Vec<u64>>());
+    for (tree, start) in trees {
+        start.wait().succeeds().quietly();
+        tree.0
+            .iter()
+            .filter(|member| !["fim-mount", "fim-host"].contains(&member.name.as_str()))
+            .for_each(|member| member.wait_gone());
+    }
+    assert_eq!(fs::read_to_string(world.upper("etc/starts")).unwrap().lines().count(), 50);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn the_death_of_the_mount_server_ends_the_instances_with_a_reason() {
+    let world = World::new();
+    let first = waiting(&world);
+    let second = waiting(&world);
+    let (tree, other) = (first.tree(), second.tree());
+    tree.named("fim-mount").kill();
+    for instance in [first, second] {
+        instance.wait_as_it_is().exits(125).complains_of(&["fim: ", "mount server"]);
+    }
+    tree.wait_gone();
+    other.wait_gone();
+    world.assert_no_mounts();
+    works(&world);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn the_death_of_the_host_daemon_disturbs_nobody() {
+    let world = World::new();
+    let mut first = waiting(&world);
+    let tree = first.tree();
+    tree.named("fim-host").kill();
+    tree.named("fim-host").wait_gone();
+    first.say("alive\n");
+    first.expect("alive");
+    // The next start begins another one and gets the next ID.
+    let second = waiting(&world);
+    second.tree().named("fim-host");
+    let session = fs::read_dir(world.sessions()).unwrap().next().unwrap().unwrap().path();
+    let mut ids: Vec<_> =
+        fs::read_dir(session.join("instances")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    ids.sort();
+    assert_eq!(ids, ["0", "1"]);
+    first.wait().succeeds().quietly();
+    second.wait().succeeds().quietly();
+    world.assert_nothing_left();
+}
+
+#[test]
+fn the_death_of_the_guest_daemon_ends_its_instance() {
+    let world = World::new();
+    let (first, mut second) = (waiting(&world), waiting(&world));
+    let tree = first.tree();
+    tree.named("fim-guest").kill();
+    first.wait_as_it_is().exits(125).complains_of(&["guest daemon"]);
+    second.say("alive\n");
+    second.expect("alive");
+    second.wait().succeeds();
+    tree.wait_gone();
+    world.assert_nothing_left();
+}
+
+#[test]
+fn the_death_of_a_start_ends_its_instance_alone() {
+    let world = World::new();
+    let (first, mut second) = (waiting(&world), waiting(&world));
+    let instance: Vec<_> = first
+        .tree()
+        .0
+        .into_iter()
+        .filter(|member| !["fim-mount", "fim-host"].contains(&member.name.as_str()))
+        .collect();
+    first.signal(Signal::SIGKILL);
+    first.wait_as_it_is().dies_of(Signal::SIGKILL);
+    instance.iter().for_each(|member| member.wait_gone());
+    second.say("alive\n");
+    second.expect("alive");
+    works(&world);
+    second.wait().succeeds();
+    world.assert_nothing_left();
+}
+
+#[test]
+fn the_death_of_everything_at_once_leaves_a_session_that_is_reused() {
+    for order in [
+        ["fim-host", "fim-mount", "fim-guest"],
+        ["fim-mount", "fim-host", "fim-guest"],
+        ["fim-guest", "fim-host", "fim-mount"],
+    ] {
+        let world = World::new();
+        let instance = waiting(&world);
+        let tree = instance.tree();
+        order.iter().for_each(|name| tree.named(name).kill());
+        instance.wait_as_it_is().exits(125);
+        tree.wait_gone();
+        world.assert_no_mounts();
+        works(&world);
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn an_image_that_is_deleted_while_it_runs_runs_on() {
+    let world = World::new();
+    let mut instance = waiting(&world);
+    fs::remove_file(world.image()).unwrap();
+    instance.say("alive\n");
+    instance.expect("alive");
+    instance.wait().succeeds().quietly();
+    world.assert_nothing_left();
+}
+
+#[test]
+fn an_image_that_is_replaced_while_it_runs_is_another_image() {
+    let world = World::new();
+    let old = waiting(&world);
+    let new = World::with_tree(|tree| fs::write(tree.join("etc/release"), "new\n").unwrap(), &[]);
+    fs::rename(world.image(), world.path("old")).unwrap();
+    harness::world::copy(new.image(), world.image());
+    // The data is in use by the old one, whose layers are not the new one's.
+    world.exec(&["cat", "/etc/release"]).fails_naming(&["in use by instances", "another version", "FIM_DIR_DATA"]);
+    let place = world.path("other");
+    assert_eq!(world.exec(&["cat", "/etc/release"]).env("FIM_DIR_DATA", &place).prints(), "new");
+    old.wait().succeeds();
+    world.assert_nothing_left();
+    assert_eq!(world.exec(&["cat", "/etc/release"]).prints(), "new");
+}
+
+#[test]
+fn a_runtime_directory_that_a_crash_left_is_reused() {
+    let world = World::new();
+    let instance = waiting(&world);
+    let session = fs::read_dir(world.sessions()).unwrap().next().unwrap().unwrap().path();
+    instance.wait().succeeds();
+    world.assert_nothing_left();
+    fs::create_dir_all(session.join("instances/7")).unwrap();
+    fs::set_permissions(&session, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(session.join("instances/7/record"), "garbage").unwrap();
+    fs::write(session.join("next"), "not a number").unwrap();
+    fs::write(session.join("alive"), "a file, no pipe").unwrap();
+    works(&world);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_planted_runtime_directory_is_refused() {
+    let world = World::new();
+    let planted = world.sessions();
+    fs::create_dir(world.path("elsewhere")).unwrap();
+    symlink(world.path("elsewhere"), &planted).unwrap();
+    world.exec(&["true"]).fails_naming(&["runtime/fim", "link", "XDG_RUNTIME_DIR"]);
+    fs::remove_file(&planted).unwrap();
+    fs::create_dir(&planted).unwrap();
+    fs::set_permissions(&planted, fs::Permissions::from_mode(0o777)).unwrap();
+    world.exec(&["true"]).fails_naming(&["runtime/fim", "open to others", "0777"]);
+    fs::set_permissions(&planted, fs::Permissions::from_mode(0o700)).unwrap();
+    works(&world);
+}
+
+#[test]
+fn a_runtime_directory_of_another_user_is_refused() {
+    let world = World::new();
+    if is_root() {
+        // Only root can give a directory away.
+        fs::create_dir(world.sessions()).unwrap();
+        fs::set_permissions(world.sessions(), fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::chown(world.sessions(), Some(4711), None).unwrap();
+        world.exec(&["true"]).fails_naming(&["runtime/fim", "belongs to user 4711"]);
+        std::os::unix::fs::chown(world.sessions(), Some(0), None).unwrap();
+    } else {
+        // A base that is not the caller's own is not used at all.
+        let running = world.sh("echo ready").env("XDG_RUNTIME_DIR", "/usr").run();
+        running.succeeds().quietly();
+        assert!(!fs::exists("/usr/fim").unwrap());
+    }
+}
+
+#[test]
+fn without_a_runtime_directory_tmp_is_used() {
+    let world = World::new();
+    let mut running = world.sh("echo ready; cat").env_remove("XDG_RUNTIME_DIR").spawn();
+    running.expect("ready");
+    let base = format!("/tmp/fim-{}", uid());
+    assert_eq!(fs::metadata(&base).unwrap().permissions().mode() & 0o7777, 0o700);
+    let tree = running.tree();
+    running.wait().succeeds();
+    tree.wait_gone();
+    assert!(!world.sessions().exists());
+}
+
+#[test]
+fn data_of_another_user_is_refused() {
+    let world = World::new();
+    // Root gives a directory away; anybody else names one of root's.
+    let (place, owner) = if is_root() {
+        let place = world.path("theirs");
+        fs::create_dir(&place).unwrap();
+        std::os::unix::fs::chown(&place, Some(4711), None).unwrap();
+        (place, 4711)
+    } else {
+        ("/usr".into(), 0)
+    };
+    let words = [&format!("belongs to user {owner}"), "FIM_DIR_DATA", place.to_str().unwrap()];
+    world.exec(&["true"]).env("FIM_DIR_DATA", &place).fails_naming(&words);
+    assert!(!place.join("root").join("etc").exists());
+}
+
+#[test]
+fn a_lock_that_is_no_plain_file_is_refused() {
+    let world = World::new();
+    works(&world);
+    world.assert_nothing_left();
+    fs::remove_file(world.data().join("start.lock")).unwrap();
+    symlink("/dev/null", world.data().join("start.lock")).unwrap();
+    world.exec(&["true"]).fails_naming(&["start.lock"]);
+    fs::remove_file(world.data().join("start.lock")).unwrap();
+    works(&world);
+}
