@@ -158,7 +158,9 @@ fn a_signal_during_a_long_request_is_not_lost_in_it() {
 #[test]
 fn the_command_of_a_killed_client_is_hung_up_then_killed_and_reaped() {
     let host = Host::new();
-    let running = host.runs("trap 'echo hup > /tmp/hup' HUP; while :; do sleep 1000 & wait; done");
+    let script = "trap 'echo hup > /tmp/hup' HUP; echo ready; while :; do sleep 1000 & wait; done";
+    let mut running = host.sh(script).spawn();
+    running.expect("ready");
     let tree = host.instance.tree();
     let monitor = tree.named("fim-exec");
     let command = Tree::of(monitor.pid);

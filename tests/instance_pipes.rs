@@ -117,7 +117,7 @@ fn reply(client: &mut Client) -> Reply {
 }
 
 #[test]
-fn another_version_fails_naming_a_reason() {
+fn another_version_is_refused_with_a_reason() {
     let world = World::new();
     let _instance = sleeper(&world);
     let session = session(&world);
@@ -130,7 +130,7 @@ fn another_version_fails_naming_a_reason() {
 }
 
 #[test]
-fn a_request_that_is_no_request_fails_naming_a_reason() {
+fn a_request_that_is_no_request_is_refused_with_a_reason() {
     let world = World::new();
     let _instance = sleeper(&world);
     let session = session(&world);
