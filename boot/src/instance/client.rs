@@ -48,6 +48,8 @@ pub(crate) struct Client {
     /// What that is.
     name: String,
     accepted: bool,
+    /// Frames that `control` has not taken yet: the request, then what happened since.
+    unsent: Vec<u8>,
     screen: Option<Screen>,
     outputs: Vec<JoinHandle<()>>,
     outcome: Option<Result<i32, String>>,
@@ -66,7 +68,17 @@ struct Ready {
 
 impl Client {
     pub(crate) fn new(pipes: request::Client, request: Request, place: Option<OwnedFd>, name: String) -> Self {
-        Self { pipes, request, place, name, accepted: false, screen: None, outputs: Vec::new(), outcome: None }
+        Self {
+            pipes,
+            request,
+            place,
+            name,
+            accepted: false,
+            unsent: Vec::new(),
+            screen: None,
+            outputs: Vec::new(),
+            outcome: None,
+        }
     }
 
     /// Stays until the command has ended; returns its exit code, or why there is none.
@@ -86,14 +98,14 @@ impl Client {
         watched.thread_block().map_err(|errno| format!("cannot block signals: {errno}"))?;
         let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .map_err(|errno| format!("cannot watch for signals: {errno}"))?;
-        let mut unsent = frame::encode(&body::encode(&self.request)).map_err(|error| error.to_string())?;
+        self.unsent = frame::encode(&body::encode(&self.request)).map_err(|error| error.to_string())?;
         let mut daemon = announce().map_err(|error| error.to_string())?;
         loop {
-            let ready = self.wait(&signals, !unsent.is_empty(), daemon.as_ref())?;
+            let ready = self.wait(&signals, daemon.as_ref())?;
             if ready.control {
                 // A request that nobody reads any more is noticed by the end of the replies.
-                if streams::write_some(&mut self.pipes.control, &mut unsent).is_err() {
-                    unsent.clear();
+                if streams::write_some(&mut self.pipes.control, &mut self.unsent).is_err() {
+                    self.unsent.clear();
                 }
             }
             if ready.reply {
@@ -118,14 +130,14 @@ impl Client {
         }
     }
 
-    fn wait(&self, signals: &SignalFd, unsent: bool, daemon: Option<&File>) -> Result<Ready, String> {
+    fn wait(&self, signals: &SignalFd, daemon: Option<&File>) -> Result<Ready, String> {
         let none = PollFlags::empty();
         let keys = self.screen.as_ref().filter(|screen| screen.holds_terminal());
         let places = [
             (Some(signals.as_fd()), PollFlags::POLLIN),
             (Some(self.pipes.result.as_fd()), PollFlags::POLLIN),
             (self.place.as_ref().map(AsFd::as_fd), PollFlags::POLLIN),
-            (unsent.then(|| self.pipes.control.as_fd()), PollFlags::POLLOUT),
+            ((!self.unsent.is_empty()).then(|| self.pipes.control.as_fd()), PollFlags::POLLOUT),
             (keys.map(Screen::as_fd), PollFlags::POLLIN),
             (daemon.filter(|_| !self.accepted).map(AsFd::as_fd), none),
         ];
@@ -197,11 +209,10 @@ impl Client {
         }
     }
 
+    /// What happens before the command runs, such as an interrupt, is told when it does.
     fn tell(&mut self, event: Event) {
-        if self.accepted {
-            // A command that has gone needs no events.
-            let _ = frame::write(&mut self.pipes.control, &body::encode(&event));
-        }
+        // Events are a few bytes.
+        self.unsent.extend(frame::encode(&body::encode(&event)).unwrap_or_default());
     }
 
     fn forward(&mut self, number: i32, code: i32) {
