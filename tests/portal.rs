@@ -241,7 +241,7 @@ fn many_instances_and_commands_at_once_keep_apart() {
     let running: Vec<(usize, Running)> = (0..12)
         .map(|number| {
             let script = format!(
-                "for i in 1 2 3 4 5 6; do echo {number}-$i | fim_portal cat > /tmp/$i & done; wait; cat /tmp/*"
+                "for i in 1 2 3 4 5 6; do echo {number}-$i | fim_portal cat > /tmp/out-$i & done; wait; cat /tmp/out-*"
             );
             (number, world.sh(&script).spawn())
         })

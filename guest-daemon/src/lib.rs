@@ -13,7 +13,7 @@ use std::fs::File;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use runtime::control::{FromGuest, ToGuest};
 use runtime::instance::Start;
 use runtime::sandbox::{self, apply};
@@ -90,6 +90,8 @@ fn build(start: &Start) -> Result<Built, Error> {
     // 5. Mounts and root: with every capability over the session's user namespace.
     apply::enter(&start.plan, &start.root)?;
     process::set_umask(mask);
+    // Every signal that reaches PID 1 comes through a descriptor or is ignored. The user may type from here on.
+    SigSet::all().thread_block().map_err(Error::system("block signals"))?;
     let terminal = terminal::open(&start.terminal, &start.channel)?;
     // 6. A user namespace of the instance's own comes last, so that every mount above is locked for the guest.
     unshare(CloneFlags::CLONE_NEWUSER).map_err(Error::system("make the instance's user namespace"))?;

@@ -17,15 +17,17 @@ use runtime::spawn::Terminal;
 
 use crate::{Built, Error, command};
 
+/// Signals that a terminal makes of keys. Until the command is in its foreground, they come to PID 1.
+const KEYS: [Signal; 3] = [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP];
+/// `SI_KERNEL` of siginfo(2): from the terminal, not from a process of the guest.
+const SI_KERNEL: i32 = 0x80;
+
 /// Starts the command and stays until it has ended. When this process returns, the kernel ends all others of the
 /// instance.
 pub(crate) fn run(start: &Start, built: Built) -> Result<(), Error> {
-    // Every signal that reaches PID 1 comes through the descriptor or is ignored by it.
-    let all = SigSet::all();
-    all.thread_block().map_err(Error::system("block signals"))?;
-    let mut children = SigSet::empty();
-    children.add(Signal::SIGCHLD);
-    let signals = SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+    // Signals are blocked since before the terminal: what its keys made of them until now waits here.
+    let watched: SigSet = KEYS.into_iter().chain([Signal::SIGCHLD]).collect();
+    let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(Error::system("watch for children"))?;
     let Built { terminal, pipes, mut doorbell } = built;
     let main = command::start(&start.command, terminal.as_ref()).map_err(Error::system("start the command"))?;
@@ -41,7 +43,12 @@ pub(crate) fn run(start: &Start, built: Built) -> Result<(), Error> {
         }
         let [channel, server, child, ring] = fds.map(|fd| fd.any().unwrap_or(false));
         if child {
-            while let Ok(Some(_)) = signals.read_signal() {}
+            while let Ok(Some(info)) = signals.read_signal() {
+                let typed = KEYS.iter().any(|key| *key as u32 == info.ssi_signo) && info.ssi_code == SI_KERNEL;
+                if typed {
+                    instance.signal(info.ssi_signo as i32, true);
+                }
+            }
             if instance.reap() {
                 return Ok(());
             }

@@ -2,10 +2,12 @@
 
 use std::ffi::CString;
 use std::fs::File;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use nix::unistd::{Pid, setpgid};
+use nix::fcntl::OFlag;
+use nix::unistd::{Pid, pipe2, setpgid};
 
 use crate::error::FAILURE;
 use crate::sandbox::plan::Command;
@@ -35,28 +37,41 @@ impl Terminal {
 /// Replaces the process by the command's program with this environment. Returns exit code and message when it cannot.
 pub type Execute<'a> = &'a dyn Fn(&Command, &[CString]) -> (i32, String);
 
-/// Starts a command in a process group of its own. The caller has one thread only.
+/// Starts a command in a process group of its own. The caller has one thread only. When this returns, a command with a
+/// terminal has it: keys that make signals reach the command and nobody else.
 ///
 /// # Errors
-/// As fork(2).
+/// As fork(2) and pipe(2).
 pub fn start(command: &Command, terminal: Option<&Terminal>, execute: Execute<'_>) -> nix::Result<Pid> {
+    let attached = terminal.map(|_| pipe2(OFlag::O_CLOEXEC)).transpose()?;
     match process::fork()? {
         process::Side::Parent(pid) => {
             // Whichever of the two comes first; the child may have called exec already (EACCES).
             let _ = setpgid(pid, pid);
+            if let Some((read, write)) = attached {
+                drop(write);
+                // The end of file, as soon as the child has attached itself or died.
+                let _ = File::from(read).read(&mut [0]);
+            }
             Ok(pid)
         }
-        process::Side::Child => std::process::exit(become_command(command, terminal, execute)),
+        process::Side::Child => {
+            let prepared = prepare(terminal);
+            drop(attached);
+            std::process::exit(become_command(command, prepared, execute))
+        }
     }
 }
 
-/// Turns the forked child into the command; returns the exit code when it cannot.
-fn become_command(command: &Command, terminal: Option<&Terminal>, execute: Execute<'_>) -> i32 {
+/// Makes the forked child a process group, in the foreground of its terminal if it is to be.
+fn prepare(terminal: Option<&Terminal>) -> nix::Result<()> {
     let itself = Pid::from_raw(0);
-    let prepared = setpgid(itself, itself).and_then(|()| match terminal {
-        Some(terminal) => attach(terminal),
-        None => Ok(()),
-    });
+    setpgid(itself, itself)?;
+    terminal.map_or(Ok(()), attach)
+}
+
+/// Turns the forked child into the command; returns the exit code when it cannot.
+fn become_command(command: &Command, prepared: nix::Result<()>, execute: Execute<'_>) -> i32 {
     if let Err(errno) = prepared.and_then(|()| descriptor::close_on_exec_above_stderr()) {
         eprintln!("fim: cannot prepare the command: {}", errno.desc());
         return FAILURE;

@@ -43,13 +43,13 @@ pub(crate) type Announce<'a> = &'a dyn Fn() -> Result<Option<File>, Failure>;
 pub(crate) struct Client {
     pipes: request::Client,
     request: Request,
-    /// Frames for `control` that it has not taken yet: the request, and events behind it.
-    unsent: Vec<u8>,
     /// Readable when that in which the command runs has ended, should this process live on.
     place: Option<OwnedFd>,
     /// What that is.
     name: String,
     accepted: bool,
+    /// Frames that `control` has not taken yet: the request, then what happened since.
+    unsent: Vec<u8>,
     screen: Option<Screen>,
     outputs: Vec<JoinHandle<()>>,
     outcome: Option<Result<i32, String>>,
@@ -209,13 +209,10 @@ impl Client {
         }
     }
 
+    /// What happens before the command runs, such as an interrupt, is told when it does.
     fn tell(&mut self, event: Event) {
-        if self.accepted
-            && let Ok(frame) = frame::encode(&body::encode(&event))
-        {
-            // Behind what is still being sent: a long request is not taken at once.
-            self.unsent.extend_from_slice(&frame);
-        }
+        // Events are a few bytes.
+        self.unsent.extend(frame::encode(&body::encode(&event)).unwrap_or_default());
     }
 
     fn forward(&mut self, number: i32, code: i32) {
