@@ -138,7 +138,7 @@ fn a_request_that_is_no_request_is_refused_with_a_reason() {
         (frame::encode(b"").unwrap(), "empty"),
         (frame::encode(b"\x09\0rest").unwrap(), "version 9"),
         (frame::encode(&[1, 0, 255, 255, 255, 255, 255, 255, 255, 255]).unwrap(), "cannot be understood"),
-        (vec![255; 8], "longer than 65536 KiB"),
+        (vec![255; 8], "longer than 67108864 bytes"),
     ] {
         let mut client = Client::create(&session.join("instances/0")).unwrap();
         client.control.write_all(&bytes).unwrap();

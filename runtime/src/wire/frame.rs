@@ -53,7 +53,7 @@ pub fn read_at_most(from: &mut impl Read, limit: usize) -> io::Result<Option<Vec
     }
     let len = u32::from_le_bytes(len) as usize;
     if len > limit {
-        let text = format!("the message is longer than {} KiB", limit / 1024);
+        let text = format!("the message is longer than {limit} bytes");
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
     // Memory grows with what really arrives, whatever length is claimed.
