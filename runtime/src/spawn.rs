@@ -86,7 +86,7 @@ fn become_command(command: &Command, prepared: nix::Result<()>, execute: Execute
         }
     }
     let entered = command.directories.iter().find(|directory| std::env::set_current_dir(directory).is_ok());
-    let env = environment(command, entered.map(|directory| directory.as_path()));
+    let env = environment(command, entered.map(|directory| directory.as_path()), Path::new(ZONES));
     let (code, message) = execute(command, &env);
     eprintln!("fim: {message}");
     code
@@ -109,10 +109,29 @@ fn attach(terminal: &Terminal) -> nix::Result<()> {
     Ok(())
 }
 
-/// The environment with PWD as the directory that was entered.
-fn environment(command: &Command, entered: Option<&Path>) -> Vec<CString> {
-    let mut env: Vec<CString> =
-        command.env.iter().filter(|entry| !entry.as_bytes().starts_with(b"PWD=")).cloned().collect();
+/// Variable that carries the rule of the caller's time zone (TZ in the form of POSIX, tzset(3)) to where it is decided
+/// whether the zone's name is of use. No command sees it.
+pub const TIME_ZONE_RULE: &str = "FIM_TZ_RULE";
+
+/// Where zone files lie in any image that has them.
+const ZONES: &str = "/usr/share/zoneinfo";
+
+/// The environment with PWD as the directory that was entered, and with a time zone that is known here: one without a
+/// file in this tree is replaced by its rule, which comes along as [`TIME_ZONE_RULE`].
+fn environment(command: &Command, entered: Option<&Path>, zones: &Path) -> Vec<CString> {
+    let value = |name: &str| {
+        command.env.iter().find_map(|entry| entry.as_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+    };
+    let rule = value(TIME_ZONE_RULE)
+        .filter(|_| value("TZ").is_none_or(|zone| !zones.join(std::ffi::OsStr::from_bytes(zone)).is_file()));
+    let replaced = |entry: &CString| {
+        let name = entry.as_bytes().split(|&byte| byte == b'=').next().unwrap_or_default();
+        name == b"PWD" || name == TIME_ZONE_RULE.as_bytes() || (name == b"TZ" && rule.is_some())
+    };
+    let mut env: Vec<CString> = command.env.iter().filter(|entry| !replaced(entry)).cloned().collect();
+    if let Some(rule) = rule {
+        env.extend(CString::new([b"TZ=", rule].concat()));
+    }
     if let Some(directory) = entered {
         let mut entry = b"PWD=".to_vec();
         entry.extend_from_slice(directory.as_os_str().as_bytes());
@@ -135,7 +154,29 @@ mod tests {
             ignored: Vec::new(),
             closed: [false; 3],
         };
-        let env = environment(&command, Some(Path::new("/new")));
+        let env = environment(&command, Some(Path::new("/new")), Path::new("/"));
         assert_eq!(env, [c"A=1".to_owned(), c"PWDX=2".to_owned(), c"PWD=/new".to_owned()]);
+    }
+
+    #[test]
+    fn a_time_zone_without_a_file_is_replaced_by_its_rule() {
+        let zones = tempfile::tempdir().unwrap();
+        std::fs::write(zones.path().join("Known"), "").unwrap();
+        let zone = |env: Vec<CString>| {
+            let command = Command {
+                argv: Vec::new(),
+                shell: false,
+                env,
+                directories: Vec::new(),
+                ignored: Vec::new(),
+                closed: [false; 3],
+            };
+            environment(&command, None, zones.path())
+        };
+        let rule = c"FIM_TZ_RULE=CET-1".to_owned();
+        assert_eq!(zone(vec![c"TZ=Known".into(), rule.clone()]), [c"TZ=Known".to_owned()]);
+        assert_eq!(zone(vec![c"TZ=Other".into(), rule.clone()]), [c"TZ=CET-1".to_owned()]);
+        assert_eq!(zone(vec![rule]), [c"TZ=CET-1".to_owned()]);
+        assert_eq!(zone(vec![c"TZ=Other".into()]), [c"TZ=Other".to_owned()]);
     }
 }

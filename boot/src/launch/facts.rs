@@ -43,6 +43,8 @@ pub struct Facts {
     pub ignored: Vec<i32>,
     /// Name of the host's time zone (`Europe/Berlin`), when /etc/localtime is a link that tells it.
     pub zone: Option<String>,
+    /// Its rule (`CET-1CEST,M3.5.0,M10.5.0/3`), for images that do not know the name.
+    pub zone_rule: Option<String>,
     /// Which of the directories that are shown of /sys exist.
     pub sys: Vec<PathBuf>,
     /// Seconds since the epoch.
@@ -89,6 +91,7 @@ pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
         closed: invocation.closed,
         ignored: process::ignored_signals(),
         zone,
+        zone_rule: fs::read("/etc/localtime").ok().and_then(|file| zone_rule(&file)),
         sys: SYS.iter().map(PathBuf::from).filter(|path| path.is_dir()).collect(),
         now: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs()),
     })
@@ -115,4 +118,26 @@ fn refuse_directories() -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The rule for times to come that ends a zone file: the last line, between two line ends (RFC 9636, section 3.3).
+fn zone_rule(file: &[u8]) -> Option<String> {
+    let body = file.strip_prefix(b"TZif").and(file.strip_suffix(b"\n"))?;
+    let line = body.rsplit(|&byte| byte == b'\n').next()?;
+    let text = std::str::from_utf8(line).ok()?;
+    (!text.is_empty() && text.len() < 256 && text.bytes().all(|byte| byte.is_ascii_graphic())).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::zone_rule;
+
+    #[test]
+    fn the_rule_of_a_zone_file() {
+        let rule = |bytes: &[u8]| zone_rule(bytes);
+        assert_eq!(rule(b"TZif2\0\0data\nCET-1CEST,M3.5.0,M10.5.0/3\n").as_deref(), Some("CET-1CEST,M3.5.0,M10.5.0/3"));
+        for bytes in [&b""[..], b"TZif2\n\n", b"no zone\nUTC0\n", b"TZif1 old"] {
+            assert_eq!(rule(bytes), None);
+        }
+    }
 }

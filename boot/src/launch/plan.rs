@@ -13,6 +13,7 @@ use runtime::sandbox::account;
 use runtime::sandbox::id_map::IdMap;
 use runtime::sandbox::plan::{Access, Account, Command, Fresh, Plan, Step};
 use runtime::session::registry::Kind;
+use runtime::spawn::TIME_ZONE_RULE;
 
 use super::facts::Facts;
 use super::{Program, environment, joined_words, terminal_use};
@@ -160,8 +161,9 @@ fn command(
         ("FIM_DIST", config.name.clone().into()),
         ("FIM_PID", std::process::id().to_string().into()),
     ];
-    if let (None, Some(zone)) = (facts.caller.variable("TZ"), &facts.zone) {
-        ours.push(("TZ", zone.into()));
+    if facts.caller.variable("TZ").is_none() {
+        ours.extend(facts.zone.iter().map(|zone| ("TZ", zone.into())));
+        ours.extend(facts.zone_rule.iter().map(|rule| (TIME_ZONE_RULE, rule.into())));
     }
     let env = environment::build(&facts.caller.env, &config.env, account, &ours);
     let env = env
