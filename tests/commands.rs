@@ -7,17 +7,17 @@ use harness::World;
 #[test]
 fn unknown_commands_are_refused() {
     let world = World::new();
-    world.app(&["fim-nonsense"]).is_refused_with(&["Unknown command: fim-nonsense", "Invalid fim command"]);
-    world.app(&["fim-"]).is_refused_with(&["Unknown command: fim-", "Invalid fim command"]);
-    world.app(&["fim-EXEC", "ls"]).is_refused_with(&["Unknown command: fim-EXEC"]);
+    world.app(&["fim-nonsense"]).fails_naming(&["Unknown command: fim-nonsense", "Invalid fim command"]);
+    world.app(&["fim-"]).fails_naming(&["Unknown command: fim-", "Invalid fim command"]);
+    world.app(&["fim-EXEC", "ls"]).fails_naming(&["Unknown command: fim-EXEC"]);
     assert!(!world.data().exists(), "an error made a data directory");
 }
 
 #[test]
 fn fim_exec_needs_a_program() {
     let world = World::new();
-    world.app(&["fim-exec"]).is_refused_with(&["Incorrect number of arguments for fim-exec"]);
-    world.app(&["fim-root"]).is_refused_with(&["Incorrect number of arguments for fim-root"]);
+    world.app(&["fim-exec"]).fails_naming(&["Incorrect number of arguments for fim-exec"]);
+    world.app(&["fim-root"]).fails_naming(&["Incorrect number of arguments for fim-root"]);
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn help_goes_where_scripts_expect_it() {
     }
     assert_eq!(world.app(&["fim-exec", "--help"]).prints(), topic);
     for wrong in ["nonsense", "help", "fim-exec", "EXEC"] {
-        world.app(&["fim-help", wrong]).is_refused_with(&[&format!("Invalid argument for help command: {wrong}")]);
+        world.app(&["fim-help", wrong]).fails_naming(&[&format!("Invalid argument for help command: {wrong}")]);
     }
 }
 
@@ -49,9 +49,9 @@ fn version_prints_what_scripts_read() {
     let stamp = json["TIMESTAMP"].as_str().unwrap();
     assert!(stamp.len() == 14 && stamp.bytes().all(|byte| byte.is_ascii_digit()), "{stamp}");
     assert!(json["COMMIT"].is_string() && json["DISTRIBUTION"].is_string());
-    world.app(&["fim-version"]).is_refused_with(&["Missing op for 'fim-version'"]);
-    world.app(&["fim-version", "nonsense"]).is_refused_with(&["Invalid version operation"]);
-    world.app(&["fim-version", "short", "x"]).is_refused_with(&["Trailing arguments for fim-version: ['x',]"]);
+    world.app(&["fim-version"]).fails_naming(&["Missing op for 'fim-version'"]);
+    world.app(&["fim-version", "nonsense"]).fails_naming(&["Invalid version operation"]);
+    world.app(&["fim-version", "short", "x"]).fails_naming(&["Trailing arguments for fim-version: ['x',]"]);
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn inspect_and_verify_know_the_image() {
     assert_eq!(json["layers"].as_array().unwrap().len(), 1, "{json}");
     assert!(world.app(&["fim-inspect"]).prints().contains("small"));
     assert!(world.app(&["fim-verify"]).prints().contains("every digest matches"));
-    world.app(&["fim-verify", "x"]).is_refused_with(&["Trailing arguments for fim-verify: ['x',]"]);
+    world.app(&["fim-verify", "x"]).fails_naming(&["Trailing arguments for fim-verify: ['x',]"]);
     // The builder's own commands say the same.
     let tool = |command: &str| world.equip(harness::TestCommand::new(harness::FIM)).arg(command).arg(world.image());
     assert_eq!(tool("inspect").prints(), world.app(&["fim-inspect"]).prints());

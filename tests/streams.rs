@@ -104,9 +104,9 @@ fn only_the_standard_streams_are_inherited() {
 #[test]
 fn a_directory_is_refused_as_a_stream() {
     let world = World::new();
-    world.exec(&["ls"]).stdin(File::open("/etc").unwrap()).is_refused_with(&["stdin is a directory", "/dev/null"]);
+    world.exec(&["ls"]).stdin(File::open("/etc").unwrap()).fails_naming(&["stdin is a directory", "/dev/null"]);
     let directory = || Stdio::from(File::open("/").unwrap());
-    world.exec(&["ls"]).stdout(directory()).is_refused_with(&["stdout is a directory"]);
+    world.exec(&["ls"]).stdout(directory()).fails_naming(&["stdout is a directory"]);
     let refused = world.root(&["ls"]).stderr(directory()).run().exits(125);
     assert!(refused.stdout.is_empty());
 }

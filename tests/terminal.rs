@@ -119,7 +119,8 @@ fn an_interactive_shell_has_job_control() {
     terminal.expect("Stopped");
     terminal.expect("inner> ");
     terminal.enter("fg");
-    // The shell names the job before it gives it the terminal; keys before that would be the shell's.
+    // The shell has left its line editor when it names the job; keys before that would be the shell's.
+    terminal.expect("exec cat");
     terminal.enter("word");
     terminal.expect("word");
     terminal.press("\x03");

@@ -169,8 +169,9 @@ impl Channel {
                     });
                     break (message.bytes, file);
                 }
-                Err(nix::errno::Errno::EINTR) => {}
-                Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
+                // A reset says that the other side has gone without reading everything. It comes once, before the
+                // messages that the other side sent; those follow, then the end.
+                Err(nix::errno::Errno::EINTR | nix::errno::Errno::ECONNRESET) => {}
                 Err(errno) => return Err(errno.into()),
             }
         };
@@ -212,6 +213,17 @@ mod tests {
         assert!(other.receive().unwrap().unwrap().1.is_some());
         drop(one);
         assert!(other.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn the_last_word_of_a_side_that_did_not_listen_is_heard() {
+        let (one, other) = Channel::pair().unwrap();
+        one.send(&ToGuest::Foreground.encode(), None).unwrap();
+        other.send(&FromGuest::Exited(3).encode(), None).unwrap();
+        drop(other);
+        let (bytes, _) = one.receive().unwrap().unwrap();
+        assert_eq!(FromGuest::decode(&bytes), Some(FromGuest::Exited(3)));
+        assert!(one.receive().unwrap().is_none());
     }
 
     #[test]

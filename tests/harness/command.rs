@@ -83,7 +83,7 @@ impl TestCommand {
     }
 
     /// Runs it; it must end with exit code 125 and `fim: ` in front of one line that holds every one of `words`.
-    pub fn is_refused_with(self, words: &[&str]) -> Outcome {
+    pub fn fails_naming(self, words: &[&str]) -> Outcome {
         let outcome = self.run().exits(125);
         let line = outcome.stderr();
         assert!(

@@ -1,6 +1,5 @@
 //! The world of one test: a temporary directory with an image, a home and a runtime directory.
 
-use std::cell::Cell;
 use std::fs::{self, File, Permissions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -101,7 +100,6 @@ pub fn copy(from: &Path, to: &Path) {
 pub struct World {
     directory: TempDir,
     image: PathBuf,
-    leaves_session: Cell<bool>,
 }
 
 impl World {
@@ -131,7 +129,7 @@ impl World {
     pub fn empty() -> Self {
         let directory = tempfile::Builder::new().prefix("fim-test-").tempdir().unwrap();
         let image = directory.path().join("app.flatimage");
-        let world = Self { directory, image, leaves_session: Cell::new(false) };
+        let world = Self { directory, image };
         for name in ["home", "runtime"] {
             fs::create_dir(world.path(name)).unwrap();
             fs::set_permissions(world.path(name), Permissions::from_mode(0o700)).unwrap();
@@ -202,21 +200,6 @@ impl World {
         self.equip(TestCommand::new(need("bash"))).args(["-c", script]).env("IMAGE", &self.image)
     }
 
-    /// Waits until no session lives on a data directory: its mount server holds this lock while it does.
-    #[track_caller]
-    pub fn wait_for_end_of(&self, data: &Path) {
-        let Ok(lock) = File::open(data.join("session.lock")) else { return };
-        let (done, ended) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let locked = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).map(drop);
-            done.send(locked.map_err(|(_, errno)| errno))
-        });
-        match ended.recv_timeout(DEADLINE) {
-            Ok(result) => result.unwrap(),
-            Err(_) => panic!("the session of {} does not end", data.display()),
-        }
-    }
-
     /// Waits for the end of every session of this world and asserts that nothing is left on the host but the data
     /// directory.
     #[track_caller]
@@ -225,10 +208,10 @@ impl World {
         self.assert_no_mounts();
     }
 
-    /// Waits until the host daemon, which goes last, has removed the session's directory.
+    /// Waits until the host daemon, which goes last, has removed the session's directory. The locks are left alone: a
+    /// test that held one for a moment would look like a session.
     #[track_caller]
-    fn wait_for_end(&self) {
-        self.wait_for_end_of(&self.data());
+    pub fn wait_for_end(&self) {
         let end = Instant::now() + DEADLINE;
         let changes = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
         let watched = changes.add_watch(&self.sessions(), AddWatchFlags::IN_DELETE);
@@ -244,11 +227,6 @@ impl World {
         }
     }
 
-    /// The test killed who would remove the session's directory; dropping the world does not wait for that.
-    pub fn leaves_its_session(&self) {
-        self.leaves_session.set(true);
-    }
-
     /// Asserts that the host's mount table does not know this world.
     #[track_caller]
     pub fn assert_no_mounts(&self) {
@@ -261,12 +239,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            return;
-        }
-        if self.leaves_session.get() {
-            self.wait_for_end_of(&self.data());
-        } else {
+        if !std::thread::panicking() {
             self.wait_for_end();
         }
     }
