@@ -140,7 +140,7 @@ fn the_environment_is_the_callers_without_what_would_reach_into_the_guest() {
     has("EDITOR=vi -x");
     has("EMPTY=");
     has("TERM=screen");
-    has("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/mine");
+    has("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/mine:/run/fim/bin");
     has(&format!("XDG_RUNTIME_DIR=/run/user/{}", uid()));
     has("FIM_DIST=small");
     for absent in ["LD_", "FIM_DIR_"] {

@@ -33,11 +33,11 @@ fn host(world: &World, script: &str) -> TestCommand {
 }
 
 #[test]
-fn by_default_every_command_is_refused_with_the_remedy() {
+fn by_default_every_command_fails_naming_the_remedy() {
     let world = World::new();
     assert_eq!(world.app(&["fim-portal", "list"]).prints(), "");
     for command in [world.exec(&["fim_portal", "echo", "x"]), world.root(&["fim_portal", "echo", "x"])] {
-        command.is_refused_with(&["echo may not run on the host", "fim-portal allow echo"]).with_stdout("");
+        command.fails_naming(&["echo may not run on the host", "fim-portal allow echo"]).with_stdout("");
     }
     world.exec(&["fim_portal"]).run().exits(1).complains_of(&["name a command"]);
     // What is always there is no pipe and no program of ours.
@@ -52,10 +52,10 @@ fn other_names_than_the_allowed_are_refused() {
     assert_eq!(world.exec(&["fim_portal", "echo", "a b", ""]).prints(), "a b ");
     assert_eq!(world.root(&["fim_portal", "echo", "root"]).prints(), "root");
     for name in ["sh", "ech", "echo2", "*", ""] {
-        world.exec(&["fim_portal", name]).is_refused_with(&["may not run on the host", "fim-portal allow"]);
+        world.exec(&["fim_portal", name]).fails_naming(&["may not run on the host", "fim-portal allow"]);
     }
     for path in ["/bin/echo", "./echo", "../bin/echo"] {
-        world.exec(&["fim_portal", path]).is_refused_with(&["without its directory"]);
+        world.exec(&["fim_portal", path]).fails_naming(&["without its directory"]);
     }
     world.exec(&["fim_portal"]).run().exits(1).complains_of(&["name a command"]);
 }
@@ -72,11 +72,11 @@ fn the_list_is_kept_in_the_image() {
     assert_eq!(json, serde_json::json!(["awk", "cat", "ls"]));
     world.app(&["fim-portal", "del", "cat,awk"]).run().succeeds().quietly();
     assert_eq!(list(), "ls");
-    world.app(&["fim-portal", "del", "ls,cat"]).is_refused_with(&["'cat' is not on the portal's list", "on it: ls"]);
+    world.app(&["fim-portal", "del", "ls,cat"]).fails_naming(&["'cat' is not on the portal's list", "on it: ls"]);
     assert_eq!(list(), "ls");
     world.app(&["fim-portal", "clear"]).run().succeeds().quietly();
     assert_eq!(list(), "");
-    world.exec(&["fim_portal", "ls"]).is_refused_with(&["may not run"]);
+    world.exec(&["fim_portal", "ls"]).fails_naming(&["may not run"]);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn everything_can_be_allowed_but_not_silently() {
     outcome.complains_of(&["fim: warning: '*'", "every command"]);
     assert_eq!(world.app(&["fim-portal", "list"]).prints(), "*");
     assert_eq!(world.exec(&["fim_portal", "echo", "x"]).prints(), "x");
-    world.exec(&["fim_portal", "/bin/echo"]).is_refused_with(&["without its directory"]);
+    world.exec(&["fim_portal", "/bin/echo"]).fails_naming(&["without its directory"]);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn wrong_words_change_nothing() {
         (&["clear", "ls"], "Trailing arguments for fim-portal: ['ls',]"),
         (&["list", "ls"], "Trailing arguments for fim-portal: ['ls',]"),
     ] {
-        world.app(&["fim-portal"]).args(words).is_refused_with(&[text]);
+        world.app(&["fim-portal"]).args(words).fails_naming(&[text]);
     }
     assert_eq!(world.app(&["fim-portal", "list"]).prints(), "ls");
 }
