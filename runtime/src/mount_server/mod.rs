@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
@@ -317,9 +317,11 @@ fn wait_for_hang_up(read: &File, timeout: PollTimeout) -> bool {
 fn clean_up(request: &Request) {
     // An empty lock says that no session lives, should a reader look before the process is gone.
     let _ = request.lock.file().set_len(0);
-    let registry = Registry::new(&request.directory);
-    // The mount points are this process's own mounts, which it cannot remove but need not: the host sees empty ones.
-    registry.remove_all();
+    // A mount point cannot be removed where it is one. Should this fail, the host daemon removes what is left.
+    for name in ["root", "layers"] {
+        let _ = umount2(&request.directory.join(name), MntFlags::MNT_DETACH);
+    }
+    Registry::new(&request.directory).remove_all();
 }
 
 /// Makes `work/work`, which the kernel creates without any permission, removable for the user.
