@@ -21,6 +21,8 @@ use crate::{Built, Error, command};
 const KEYS: [Signal; 3] = [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP];
 /// `SI_KERNEL` of siginfo(2): from the terminal, not from a process of the guest.
 const SI_KERNEL: i32 = 0x80;
+/// How long, in milliseconds, a command's SIGBUS waits for the end of the mount server that may have caused it.
+const SERVER_GRACE: u16 = 1000;
 
 /// Starts the command and stays until it has ended. When this process returns, the kernel ends all others of the
 /// instance.
@@ -42,6 +44,11 @@ pub(crate) fn run(start: &Start, built: Built) -> Result<(), Error> {
             Err(errno) => return Err(Error::system("wait for events")(errno)),
         }
         let [channel, server, child, ring] = fds.map(|fd| fd.any().unwrap_or(false));
+        // Before the command's own end: without its files it ends by an error that is not its own.
+        if server {
+            instance.report(&files_gone());
+            return Ok(());
+        }
         if child {
             while let Ok(Some(info)) = signals.read_signal() {
                 let typed = KEYS.iter().any(|key| *key as u32 == info.ssi_signo) && info.ssi_code == SI_KERNEL;
@@ -52,11 +59,6 @@ pub(crate) fn run(start: &Start, built: Built) -> Result<(), Error> {
             if instance.reap() {
                 return Ok(());
             }
-        }
-        if server {
-            let text = "the mount server of this session has ended; the instance cannot go on without its files";
-            instance.report(&FromGuest::Failed(text.to_owned()));
-            return Ok(());
         }
         if ring {
             let mut bytes = [0; 4096];
@@ -77,6 +79,12 @@ pub(crate) fn run(start: &Start, built: Built) -> Result<(), Error> {
     }
 }
 
+/// What the starter is told when the mount server is no more.
+fn files_gone() -> FromGuest {
+    let text = "the mount server of this session has ended; the instance cannot go on without its files";
+    FromGuest::Failed(text.to_owned())
+}
+
 struct Instance<'a> {
     start: &'a Start,
     terminal: Option<Terminal>,
@@ -94,11 +102,19 @@ impl Instance<'_> {
             ended |= !matches!(change, Change::Stopped(_));
             self.report(&match change {
                 Change::Exited(code) => FromGuest::Exited(code),
+                Change::Killed(signal) if signal == Signal::SIGBUS as i32 && self.server_ends() => files_gone(),
                 Change::Killed(signal) => FromGuest::Killed(signal),
                 Change::Stopped(signal) => FromGuest::Stopped(signal),
             });
         }
         ended
+    }
+
+    /// Whether the mount server is ending. A page that cannot be read any more ends the command (SIGBUS) at the moment
+    /// the dying server's descriptors close, which is shortly before the server itself is seen to have ended.
+    fn server_ends(&self) -> bool {
+        let mut fds = [PollFd::new(self.start.server.as_fd(), PollFlags::POLLIN)];
+        matches!(poll(&mut fds, SERVER_GRACE), Ok(1))
     }
 
     /// Does what the starter says; false when it has gone.
