@@ -99,7 +99,12 @@ impl Instance<'_> {
             if pid != self.main {
                 continue;
             }
-            ended |= !matches!(change, Change::Stopped(_));
+            if !matches!(change, Change::Stopped(_)) {
+                ended = true;
+                if process::is_alone() {
+                    self.report(&FromGuest::Alone);
+                }
+            }
             self.report(&match change {
                 Change::Exited(code) => FromGuest::Exited(code),
                 Change::Killed(signal) if signal == Signal::SIGBUS as i32 && self.server_ends() => files_gone(),

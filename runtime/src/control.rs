@@ -37,6 +37,8 @@ pub enum FromGuest {
     Started,
     /// The command was stopped by this signal.
     Stopped(i32),
+    /// No process is left but PID 1, which ends by itself: nothing has to be waited for. Comes before the last word.
+    Alone,
     /// The command ended with this exit code.
     Exited(i32),
     /// The command was ended by this signal.
@@ -55,6 +57,7 @@ const KILLED: u8 = 7;
 const FAILED: u8 = 8;
 const BUILD: u8 = 9;
 const STARTED: u8 = 10;
+const ALONE: u8 = 11;
 
 fn number(tag: u8, value: i32) -> Vec<u8> {
     let mut bytes = vec![tag];
@@ -98,6 +101,7 @@ impl FromGuest {
             Self::Terminal => vec![TERMINAL],
             Self::Started => vec![STARTED],
             Self::Stopped(signal) => number(STOPPED, *signal),
+            Self::Alone => vec![ALONE],
             Self::Exited(code) => number(EXITED, *code),
             Self::Killed(signal) => number(KILLED, *signal),
             Self::Failed(text) => {
@@ -116,6 +120,7 @@ impl FromGuest {
             TERMINAL => Some(Self::Terminal),
             STARTED => Some(Self::Started),
             STOPPED => Some(Self::Stopped(value(body)?)),
+            ALONE => Some(Self::Alone),
             EXITED => Some(Self::Exited(value(body)?)),
             KILLED => Some(Self::Killed(value(body)?)),
             FAILED => Some(Self::Failed(String::from_utf8_lossy(body).into_owned())),
@@ -197,6 +202,7 @@ mod tests {
             FromGuest::Terminal,
             FromGuest::Started,
             FromGuest::Stopped(20),
+            FromGuest::Alone,
             FromGuest::Exited(255),
             FromGuest::Killed(9),
             FromGuest::Failed("no such thing".into()),

@@ -27,6 +27,8 @@ pub(super) struct Starter {
     intermediate: Pid,
     /// Children that live on: the session's daemons, where this start began them.
     daemons: Vec<Pid>,
+    /// Whether PID 1 has nothing left to end but itself.
+    alone: bool,
     /// Whether PID 1 of the instance, and with it every process there, has gone.
     ended: bool,
 }
@@ -39,10 +41,20 @@ impl Starter {
         daemons: Vec<Pid>,
         detached: Option<Detached>,
     ) -> Self {
-        Self { channel, terminal, bridge: None, detached, outcome: None, intermediate, daemons, ended: false }
+        Self {
+            channel,
+            terminal,
+            bridge: None,
+            detached,
+            outcome: None,
+            intermediate,
+            daemons,
+            alone: false,
+            ended: false,
+        }
     }
 
-    /// Stays until the instance has gone; returns the exit code, or why the instance could not go on.
+    /// Stays until the instance has gone, or has nothing left but to go; returns the exit code, or why the instance could not go on.
     pub(super) fn run(mut self) -> Result<i32, String> {
         let watched = signals::watched();
         watched.thread_block().map_err(|errno| format!("cannot block signals: {errno}"))?;
@@ -51,7 +63,7 @@ impl Starter {
         let mut channel_open = true;
         // A child that has ended before signals were watched is collected at the first turn.
         self.collect();
-        while channel_open || !self.ended {
+        while !self.is_over(channel_open) {
             let nobody = signals.as_fd();
             let bridge = self.bridge.as_ref();
             let keys = bridge.map(|bridge| &bridge.screen).filter(|screen| screen.holds_terminal()).map(Screen::as_fd);
@@ -101,6 +113,12 @@ impl Starter {
         outcome
     }
 
+    /// Whether there is nothing more to hear, show or wait for.
+    fn is_over(&self, channel_open: bool) -> bool {
+        let said = self.alone && self.outcome.is_some() && self.bridge.is_none();
+        said || (self.ended && !channel_open)
+    }
+
     /// Takes one message of the guest daemon; false when it has gone.
     fn listen(&mut self) -> bool {
         let Ok(Some((bytes, file))) = self.channel.receive() else { return false };
@@ -119,6 +137,7 @@ impl Starter {
                 }
             }
             Some(FromGuest::Stopped(signal)) => self.stopped(signal),
+            Some(FromGuest::Alone) => self.alone = true,
             Some(FromGuest::Exited(code)) => self.conclude(Ok(code)),
             Some(FromGuest::Killed(signal)) => self.conclude(Ok(killed_by(signal))),
             Some(FromGuest::Failed(text)) => self.conclude(Err(text)),

@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod apply;
+mod bpf;
 pub mod id_map;
 pub mod plan;
 pub mod seccomp;

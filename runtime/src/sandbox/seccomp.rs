@@ -1,18 +1,17 @@
 //! The system call filter. `docs/SECURITY.md` gives the reason for each entry.
 //!
-//! seccompiler compiles the filter for the machine's own instruction set. A 64-bit x86 kernel also takes i386 and x32
-//! calls, which it would kill; the programs are therefore put behind a prologue that looks at the architecture first.
-
-use std::collections::BTreeMap;
+//! One program serves every instruction set that the kernel takes calls of: 64-bit x86 also takes i386 and x32 calls,
+//! which have numbers of their own. The kernel runs a program for all numbers there are when it is installed, so a
+//! search tree finds the answer. Conditions on arguments are compiled by seccompiler, which knows 64-bit calls only.
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch, sock_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
 use super::Error;
-
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+use super::bpf::{self, Answer, Answers};
+#[cfg(target_arch = "x86_64")]
+use super::bpf::{JUMP_EQUAL, JUMP_SET, NUMBER, allow, jump, kill, load, refuse, skip};
 
 /// Calls that answer EPERM whatever their arguments.
 fn forbidden() -> Vec<i64> {
@@ -106,6 +105,23 @@ const FAMILIES: [u32; 5] = [
     libc::AF_PACKET as u32,
 ];
 
+/// Refused with EPERM, whatever the arguments.
+const DENIED: Answer = Answer::Errno(libc::EPERM);
+/// As if the kernel did not know the call: clone3 passes its flags in memory, where a filter cannot see them, and
+/// libraries fall back to clone.
+const ABSENT: Answer = Answer::Errno(libc::ENOSYS);
+/// The places of the two conditions among those of [`native_conditions`] and, for i386, [`compat_conditions`].
+const TERMINAL: Answer = Answer::Condition(0);
+const FAMILY: Answer = Answer::Condition(1);
+
+/// Offsets into `struct seccomp_data` (linux/seccomp.h); the low half of an argument comes first on this machine.
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE: u32 = 4;
+#[cfg(target_arch = "x86_64")]
+const fn argument(index: u32) -> u32 {
+    16 + 8 * index
+}
+
 fn condition(argument: u8, operator: SeccompCmpOp, value: u32) -> Result<SeccompCondition, Error> {
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, u64::from(value)).map_err(filter_error)
 }
@@ -114,128 +130,77 @@ fn filter_error(error: impl std::fmt::Display) -> Error {
     Error::Filter(error.to_string())
 }
 
-fn compile(rules: Rules, errno: i32) -> Result<BpfProgram, Error> {
+fn compile(call: i64, rules: Vec<SeccompRule>, errno: i32) -> Result<BpfProgram, Error> {
     let arch: TargetArch = std::env::consts::ARCH.try_into().map_err(filter_error)?;
-    SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch)
+    SeccompFilter::new([(call, rules)].into(), SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch)
         .and_then(BpfProgram::try_from)
         .map_err(filter_error)
 }
 
-/// The filters in the order they are installed.
-fn programs() -> Result<Vec<BpfProgram>, Error> {
-    let mut denied: Rules = forbidden().into_iter().map(|call| (call, Vec::new())).collect();
+/// The programs that look at arguments.
+fn native_conditions() -> Result<Vec<BpfProgram>, Error> {
     let mut injection = Vec::new();
     for request in TERMINAL_INJECTION {
         injection.push(SeccompRule::new(vec![condition(1, SeccompCmpOp::Eq, request)?]).map_err(filter_error)?);
     }
-    denied.insert(libc::SYS_ioctl, injection);
-
     let mut others = Vec::new();
     for family in FAMILIES {
         others.push(condition(0, SeccompCmpOp::Ne, family)?);
     }
-    let family: Rules = [(libc::SYS_socket, vec![SeccompRule::new(others).map_err(filter_error)?])].into();
-
-    // clone3 passes its flags in memory, where a filter cannot see them; libraries fall back to clone on ENOSYS.
-    let absent: Rules = [(libc::SYS_clone3, Vec::new())].into();
-
-    Ok(vec![
-        with_prologue(compile(denied, libc::EPERM)?, Compat::Denied),
-        with_prologue(compile(family, libc::EAFNOSUPPORT)?, Compat::Family),
-        with_prologue(compile(absent, libc::ENOSYS)?, Compat::Absent),
-    ])
+    let others = vec![SeccompRule::new(others).map_err(filter_error)?];
+    Ok(vec![compile(libc::SYS_ioctl, injection, libc::EPERM)?, compile(libc::SYS_socket, others, libc::EAFNOSUPPORT)?])
 }
 
-/// Which list the i386 half of a program enforces.
-#[derive(Clone, Copy)]
-enum Compat {
-    Denied,
-    Family,
-    Absent,
+fn native() -> Result<BpfProgram, Error> {
+    let mut answers: Answers = forbidden().into_iter().map(|call| (call as u32, DENIED)).collect();
+    answers.insert(libc::SYS_clone3 as u32, ABSENT);
+    answers.insert(libc::SYS_ioctl as u32, TERMINAL);
+    answers.insert(libc::SYS_socket as u32, FAMILY);
+    bpf::by_number(&answers, &native_conditions()?)
 }
 
-const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
-const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-const JUMP_SET: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
-const RETURN: u16 = 0x06; // BPF_RET | BPF_K
-const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
-
-/// Offsets into `struct seccomp_data` (linux/seccomp.h); the low half of an argument comes first on these machines.
-const NUMBER: u32 = 0;
-const ARCHITECTURE: u32 = 4;
-const fn argument(index: u32) -> u32 {
-    16 + 8 * index
-}
-
-fn load(offset: u32) -> sock_filter {
-    sock_filter { code: LOAD_WORD, jt: 0, jf: 0, k: offset }
-}
-
-fn give(value: u32) -> sock_filter {
-    sock_filter { code: RETURN, jt: 0, jf: 0, k: value }
-}
-
-fn refuse(errno: i32) -> sock_filter {
-    give(libc::SECCOMP_RET_ERRNO | errno as u32)
-}
-
-fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
-    sock_filter { code, jt, jf, k }
+/// What [`native_conditions`] says, for i386.
+#[cfg(target_arch = "x86_64")]
+fn compat_conditions() -> Vec<BpfProgram> {
+    let mut injection = vec![load(argument(1))];
+    for request in TERMINAL_INJECTION {
+        injection.extend([jump(JUMP_EQUAL, request, 0, 1), refuse(libc::EPERM)]);
+    }
+    injection.push(allow());
+    let mut family = vec![load(argument(0))];
+    for known in FAMILIES {
+        family.extend([jump(JUMP_EQUAL, known, 0, 1), allow()]);
+    }
+    family.push(refuse(libc::EAFNOSUPPORT));
+    vec![injection, family]
 }
 
 #[cfg(target_arch = "x86_64")]
-fn with_prologue(native: BpfProgram, compat: Compat) -> BpfProgram {
+fn compat() -> Result<BpfProgram, Error> {
+    let mut answers: Answers = FORBIDDEN_I386.iter().map(|&call| (call, DENIED)).collect();
+    answers.extend([(435, ABSENT), (54, TERMINAL), (359, FAMILY)]); // clone3, ioctl, socket
+    bpf::by_number(&answers, &compat_conditions())
+}
+
+#[cfg(target_arch = "x86_64")]
+fn program() -> Result<BpfProgram, Error> {
     const X86_64: u32 = 0xC000_003E; // AUDIT_ARCH_X86_64
     const I386: u32 = 0x4000_0003; // AUDIT_ARCH_I386
     const X32_BIT: u32 = 0x4000_0000; // __X32_SYSCALL_BIT
-    let i386 = match compat {
-        Compat::Denied => {
-            // Each entry is followed by its own answer, so that no jump is longer than BPF's 255 instructions.
-            let mut body = vec![load(NUMBER)];
-            for &call in FORBIDDEN_I386 {
-                body.extend([jump(JUMP_EQUAL, call, 0, 1), refuse(libc::EPERM)]);
-            }
-            body.extend([
-                jump(JUMP_EQUAL, 54, 0, 4), // ioctl, else allow
-                load(argument(1)),
-                jump(JUMP_EQUAL, TERMINAL_INJECTION[0], 1, 0),
-                jump(JUMP_EQUAL, TERMINAL_INJECTION[1], 0, 1),
-                refuse(libc::EPERM),
-                give(ALLOW),
-            ]);
-            body
-        }
-        Compat::Family => {
-            let mut body = vec![load(NUMBER), jump(JUMP_EQUAL, 359, 1, 0), give(ALLOW), load(argument(0))]; // socket
-            for family in FAMILIES {
-                body.extend([jump(JUMP_EQUAL, family, 0, 1), give(ALLOW)]);
-            }
-            body.push(refuse(libc::EAFNOSUPPORT));
-            body
-        }
-        Compat::Absent => {
-            vec![load(NUMBER), jump(JUMP_EQUAL, 435, 0, 1), refuse(libc::ENOSYS), give(ALLOW)] // clone3
-        }
-    };
-    // A conditional jump reaches 255 instructions; the unconditional one (BPF_JMP | BPF_JA) over the i386 body any.
-    let over = sock_filter { code: 0x05, jt: 0, jf: 0, k: i386.len() as u32 };
-    let mut program = vec![load(ARCHITECTURE), jump(JUMP_EQUAL, I386, 1, 0), over];
-    program.extend(i386);
-    program.extend([
-        load(ARCHITECTURE),
-        jump(JUMP_EQUAL, X86_64, 1, 0),
-        give(libc::SECCOMP_RET_KILL_PROCESS),
-        load(NUMBER),
-        jump(JUMP_SET, X32_BIT, 0, 1),
-        refuse(libc::ENOSYS),
-    ]);
+    let (native, i386) = (native()?, compat()?);
+    let head =
+        [jump(JUMP_EQUAL, X86_64, 1, 0), kill(), load(NUMBER), jump(JUMP_SET, X32_BIT, 0, 1), refuse(libc::ENOSYS)];
+    let to_i386 = skip(head.len() + native.len());
+    let mut program = vec![load(ARCHITECTURE), jump(JUMP_EQUAL, I386, 0, 1), to_i386];
+    program.extend(head);
     program.extend(native);
-    program
+    program.extend(i386);
+    Ok(program)
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn with_prologue(native: BpfProgram, _compat: Compat) -> BpfProgram {
-    native
+fn program() -> Result<BpfProgram, Error> {
+    native()
 }
 
 /// Installs the filter for the calling process and all it will start.
@@ -243,8 +208,5 @@ fn with_prologue(native: BpfProgram, _compat: Compat) -> BpfProgram {
 /// # Errors
 /// [`Error::Filter`] when the kernel has no seccomp filters.
 pub fn install() -> Result<(), Error> {
-    for program in programs()? {
-        seccompiler::apply_filter(&program).map_err(filter_error)?;
-    }
-    Ok(())
+    seccompiler::apply_filter(&program()?).map_err(filter_error)
 }

@@ -97,6 +97,14 @@ pub fn next_change() -> Option<(Pid, Change)> {
     }
 }
 
+/// Whether the caller, PID 1 of a PID namespace, is its only process (kill(2): `ESRCH` for all others).
+#[must_use]
+pub fn is_alone() -> bool {
+    // SAFETY: integers only; signal 0 is not sent.
+    let result = unsafe { libc::kill(-1, 0) };
+    Errno::result(result) == Err(Errno::ESRCH)
+}
+
 /// pidfd_open(2): a descriptor that names exactly this process and becomes readable when it ends.
 ///
 /// # Errors
