@@ -88,6 +88,13 @@ impl Client {
         let requests = instance.join(REQUESTS);
         let id = RequestId::random().map_err(Error::io("get random numbers for", &requests))?;
         let directory = requests.join(id.name());
+        // Most instances never see a request, so the first one makes the place of all.
+        match DirBuilder::new().mode(0o700).create(&requests) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::io("make the directory", &requests)(error));
+            }
+            _ => {}
+        }
         let fill = || {
             make_pipes(&directory)?;
             let client = Self::open(id, &directory, None)?;

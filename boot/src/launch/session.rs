@@ -298,11 +298,10 @@ impl Live {
         self.children.clone()
     }
 
-    /// Leaves the session with this exit code, for whoever waits for it. What cannot be removed here is removed by the
-    /// host daemon.
+    /// Leaves the session with this exit code, for whoever waits for it. The host daemon removes the instance from the
+    /// registry when this process has ended.
     pub fn leave(self, code: i32) {
-        let left = self.registry.conclude(self.id, code).and_then(|()| self.registry.remove(self.id));
-        if let Err(error) = left {
+        if let Err(error) = self.registry.conclude(self.id, code) {
             log::debug!("{}", runtime::error::chain(&error));
         }
     }

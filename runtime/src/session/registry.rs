@@ -129,10 +129,8 @@ impl Registry {
     /// # Errors
     /// I/O errors.
     pub fn create(&self, _starting: &lock::Held) -> Result<(), Error> {
-        let instances = self.session.join("instances");
-        for path in [instances, self.session.join(ENDED)] {
-            DirBuilder::new().mode(0o700).create(&path).map_err(Error::io("make the directory", &path))?;
-        }
+        let path = self.session.join("instances");
+        DirBuilder::new().mode(0o700).create(&path).map_err(Error::io("make the directory", &path))?;
         self.write_next(0)
     }
 
@@ -175,8 +173,6 @@ impl Registry {
             .ok_or_else(|| Error::io("read", format!("/proc/{pid}/stat"))(io::Error::from(io::ErrorKind::NotFound)))?;
         let instance = Instance { id, pid, started, since, kind, command };
         DirBuilder::new().mode(0o700).create(&directory).map_err(Error::io("make the directory", &directory))?;
-        let requests = directory.join(crate::request::REQUESTS);
-        DirBuilder::new().mode(0o700).create(&requests).map_err(Error::io("make the directory", &requests))?;
         pipe::create(&directory.join(pipe::GUEST))?;
         // Its one page is there from now on, so that a full file system does not lose the exit code.
         let outcome = directory.join(OUTCOME);
@@ -219,7 +215,7 @@ impl Registry {
     /// I/O errors.
     pub fn remove(&self, id: u64) -> Result<(), Error> {
         let directory = self.directory(id);
-        if directory.join(log::FILE).exists() && fs::rename(&directory, self.ended(id)).is_ok() {
+        if directory.join(log::FILE).exists() && self.keep(id).is_ok() {
             let ended = self.ended(id);
             let _ = fs::remove_dir_all(ended.join(crate::request::REQUESTS));
             for name in [pipe::GUEST, "record"] {
@@ -230,6 +226,14 @@ impl Registry {
         match fs::remove_dir_all(&directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", directory)(error)),
             _ => Ok(()),
+        }
+    }
+
+    /// Moves an instance to those that have ended.
+    fn keep(&self, id: u64) -> io::Result<()> {
+        match DirBuilder::new().mode(0o700).create(self.session.join(ENDED)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => fs::rename(self.directory(id), self.ended(id)),
         }
     }
 
