@@ -1,4 +1,4 @@
-//! Stamps version, commit and time into the program. No network, no nested cargo.
+//! Names the entry point, and stamps version, commit and time into the program. No network, no nested cargo.
 
 use std::process::Command;
 
@@ -9,6 +9,8 @@ fn git(args: &[&str]) -> Option<String> {
 }
 
 fn main() {
+    // The program begins with the first stage, which goes on to the C library's own entry point.
+    println!("cargo:rustc-link-arg-bins=-Wl,-e,fim_entry");
     println!("cargo:rerun-if-env-changed=SOURCE_DATE_EPOCH");
     println!("cargo:rerun-if-changed=.git/HEAD");
     println!("cargo:rerun-if-changed=.git/logs/HEAD");

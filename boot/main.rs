@@ -2,6 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+// Linked for its symbol only: the program's entry point.
+extern crate entry as _;
+
 fn main() {
     let roles = boot::Roles { guest: guest_daemon::run, host: host_daemon::run };
     let build = boot::version::Build {

@@ -1,9 +1,11 @@
 //! How the program finds its image and frees the image file.
 //!
 //! A file that is being executed cannot be written (ETXTBSY). The program therefore executes itself again from a
-//! sealed copy in memory that holds only the ELF part, before it does anything else; the image goes along as an open
-//! descriptor. The second stage is recognised by its own sealed executable, which nobody else can make it be, and a
-//! hidden first argument.
+//! sealed copy in memory that holds only the ELF part; the image goes along as an open descriptor. The second stage is
+//! recognised by its own sealed executable, which nobody else can make it be, and a hidden first argument.
+//!
+//! A plain start does so in the `entry` crate, before the C library begins. What is done here is the same for all
+//! other commands, and for starts that are not plain.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
