@@ -20,6 +20,8 @@ pub(super) enum Piece {
     Zeros(usize),
     /// This range of the block; it was checked to be inside.
     Part(Bytes, Range<usize>),
+    /// This range of a block that is stored as it is, for [`Blocks::copy`].
+    Plain(Stored, Range<usize>),
 }
 
 impl Blocks {
@@ -56,6 +58,10 @@ impl Blocks {
         let wanted = range.end - range.start;
         match block {
             Block::Hole { len } if range.end <= len => Ok(Piece::Zeros(wanted)),
+            // Nothing is to be unpacked, and the kernel keeps what it was given: there is no use for a copy here.
+            Block::Stored { stored, skip, len } if range.end <= len && !stored.compressed => {
+                Ok(Piece::Plain(stored, skip + range.start..skip + range.end))
+            }
             Block::Stored { stored, skip, len } if range.end <= len => {
                 let key = Key { layer: layer as u32, offset: stored.offset };
                 let bytes = self.cache.get(key, wanted, || self.load(layer, stored))?;
@@ -74,11 +80,29 @@ impl Blocks {
         }
     }
 
-    /// Where a block of a file is stored; `None` for a hole, and where the layer is damaged.
+    /// Appends a piece that is stored as it is to `bytes`.
+    pub(super) fn copy(
+        &self,
+        layer: usize,
+        stored: Stored,
+        range: Range<usize>,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), Unreadable> {
+        let start = bytes.len();
+        bytes.resize(start + range.len(), 0);
+        self.layers[layer].load_part(stored, range.start, &mut bytes[start..]).map_err(|error| {
+            self.report.error(layer, &error);
+            Unreadable
+        })
+    }
+
+    /// Where a block of a file is stored that has to be unpacked; `None` for any other, and where the layer is damaged.
     pub(super) fn stored(&self, layer: usize, inode: &Inode, index: u64) -> Option<(Key, Stored)> {
         match self.layers[layer].block(inode, index) {
-            Ok(Block::Stored { stored, .. }) => Some((Key { layer: layer as u32, offset: stored.offset }, stored)),
-            Ok(Block::Hole { .. }) | Err(_) => None,
+            Ok(Block::Stored { stored, .. }) if stored.compressed => {
+                Some((Key { layer: layer as u32, offset: stored.offset }, stored))
+            }
+            Ok(_) | Err(_) => None,
         }
     }
 

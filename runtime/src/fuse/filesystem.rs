@@ -4,6 +4,7 @@
 //! no message at all (`ENOSYS` to the first one, where the kernel offers that); and the kernel's cache of pages,
 //! names, links and attributes answers most system calls without us.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -40,6 +41,11 @@ const MAX_REQUEST: u32 = 1 << 20;
 /// How many read-ahead requests of the kernel may be under way; above its default (12) so that several readers on
 /// a large machine do not wait for each other.
 const MAX_BACKGROUND: u16 = 64;
+
+thread_local! {
+    /// Where a thread puts answers together.
+    static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// All layers as one file system.
 pub(super) struct LayerFs {
@@ -241,10 +247,12 @@ impl Filesystem for LayerFs {
             },
             Ok,
         );
-        match inode.and_then(|(layer, inode)| self.reader.read(ino.0, layer, &inode, offset, size)) {
-            Ok(bytes) => reply.data(bytes.as_slice()),
-            Err(errno) => reply.error(errno),
-        }
+        JOINED.with_borrow_mut(|joined| {
+            match inode.and_then(|(layer, inode)| self.reader.read(ino.0, layer, &inode, offset, size, joined)) {
+                Ok(bytes) => reply.data(bytes.as_slice()),
+                Err(errno) => reply.error(errno),
+            }
+        });
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {

@@ -29,13 +29,13 @@ pub(super) struct Reader {
     limit: u64,
 }
 
-/// The bytes of an answer, copied together only when they come from several blocks.
-pub(super) enum Answer {
+/// The bytes of an answer, copied together only when they come from several blocks or from one that is not unpacked.
+pub(super) enum Answer<'a> {
     Part(Bytes, std::ops::Range<usize>),
-    Joined(Vec<u8>),
+    Joined(&'a [u8]),
 }
 
-impl Answer {
+impl Answer<'_> {
     pub(super) fn as_slice(&self) -> &[u8] {
         match self {
             Self::Part(bytes, range) => &bytes[range.clone()],
@@ -66,19 +66,22 @@ impl Reader {
         Some((layer, self.streams.slot(node).inode.clone()?))
     }
 
-    /// The bytes of a file from `offset` on, `len` at most; fewer only at its end.
-    pub(super) fn read(
+    /// The bytes of a file from `offset` on, `len` at most; fewer only at its end. They may stand in `joined`, whose
+    /// memory is used again and again: fresh memory would cost as much as reading into it.
+    pub(super) fn read<'a>(
         &self,
         node: u64,
         layer: usize,
         inode: &Arc<Inode>,
         offset: u64,
         len: u32,
-    ) -> Result<Answer, Errno> {
+        joined: &'a mut Vec<u8>,
+    ) -> Result<Answer<'a>, Errno> {
+        joined.clear();
         let Kind::File { size, .. } = inode.kind else { return Err(Errno::EISDIR) };
         let end = size.min(offset.saturating_add(u64::from(len)));
         if offset >= end {
-            return Ok(Answer::Joined(Vec::new()));
+            return Ok(Answer::Joined(joined));
         }
         self.look_ahead(node, layer, inode, offset..end, size);
 
@@ -90,16 +93,13 @@ impl Reader {
             let to = (end - index * block_size).min(block_size) as usize;
             self.blocks.piece(layer, inode, index, from..to).map_err(|_| Errno::EIO)
         };
-        if first == last {
-            return Ok(match part(first)? {
-                Piece::Part(bytes, range) => Answer::Part(bytes, range),
-                Piece::Zeros(count) => Answer::Joined(vec![0; count]),
-            });
-        }
-        let mut joined = Vec::with_capacity((end - offset) as usize);
         for index in first..=last {
             match part(index)? {
+                Piece::Part(bytes, range) if first == last => return Ok(Answer::Part(bytes, range)),
                 Piece::Part(bytes, range) => joined.extend_from_slice(&bytes[range]),
+                Piece::Plain(stored, range) => {
+                    self.blocks.copy(layer, stored, range, joined).map_err(|_| Errno::EIO)?;
+                }
                 Piece::Zeros(count) => joined.resize(joined.len() + count, 0),
             }
         }

@@ -162,6 +162,19 @@ impl Archive {
             .map_err(|reason| wrong(format!("block cannot be unpacked: {reason}")))
     }
 
+    /// Fills `buf` from byte `skip` of a block that is stored as it is; such a block needs no reading as a whole.
+    ///
+    /// # Errors
+    /// When the block is compressed, cannot be read, or ends before `buf` is full.
+    pub fn load_part(&self, block: Stored, skip: usize, buf: &mut [u8]) -> Result<(), Error> {
+        let end = skip.checked_add(buf.len());
+        if block.compressed || end.is_none_or(|end| end > block.size as usize) {
+            let reason = format!("block of {} bytes, a file has {} from {skip} on", block.size, buf.len());
+            return Err(Error::corrupt(Table::Data, block.offset, reason));
+        }
+        self.meta.read(Table::Data, block.offset.saturating_add(skip as u64), buf)
+    }
+
     /// Fills `buf` from byte `offset` of the regular file `inode`; returns how many bytes there were, fewer only at
     /// the end of the file. Keeps no block: calls should cover whole blocks.
     ///
