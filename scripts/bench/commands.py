@@ -14,6 +14,15 @@ def command_of(starter):
     return next(pid for pid in descendants(starter.pid) if name(pid) == "measure")
 
 
+def settled(podman, function):
+    def measured():
+        value = function()
+        podman.settle()
+        return value
+
+    return measured
+
+
 def exec_section():
     env = fim_environment()
     true = "/bin/true"
@@ -22,8 +31,8 @@ def exec_section():
         rows = [
             ("**fim-instance exec 0 /bin/true**", lambda: spawn([image, "fim-instance", "exec", "0", true], env)),
             ("nsenter into the same instance", lambda: spawn([*nsenter, true])),
-            ("crun exec", lambda: spawn([*crun, true])),
-            ("podman exec", lambda: spawn([*podman, true])),
+            ("crun exec", lambda: spawn(crun.exec(true))),
+            ("podman exec", settled(podman, lambda: spawn(podman.exec(true)))),
             ("fork and exec of the host's /bin/true", lambda: spawn([true])),
         ]
         table("From start to exit of `/bin/true` in what runs already", turns(rows, 15 if quick else 101, 3), "ms", "less", 2)
@@ -86,8 +95,8 @@ def pipe_section():
         ours = lambda: [client, starter.pid, *(pid for pid in descendants(starter.pid) if name(pid).startswith("fim-"))]
         rows = [
             ("**fim-instance exec 0 cat**", lambda: through(fim, size, env, started)),
-            ("crun exec", lambda: through([*crun, "cat"], size)),
-            ("podman exec", lambda: through([*podman, "cat"], size)),
+            ("crun exec", lambda: through(crun.exec("cat"), size)),
+            ("podman exec", settled(podman, lambda: through(podman.exec("cat"), size))),
             ("cat on the host", lambda: through(["cat"], size)),
         ]
         with Watch(ours) as watch:

@@ -2,7 +2,9 @@
 
 import json
 import subprocess
+import time
 
+from processes import all_processes, name_or_none
 from turns import run, tree, work
 
 CRUN = ["crun", "--cgroup-manager=disabled"]
@@ -49,7 +51,10 @@ class Crun:
     def __enter__(self):
         start = [*CRUN, "run", "--detach", "-b", self.bundle, self.name]
         subprocess.run(start, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        return [*CRUN, "exec", self.name]
+        return self
+
+    def exec(self, *words):
+        return [*CRUN, "exec", self.name, *words]
 
     def __exit__(self, *_):
         run([*CRUN, "delete", "--force", self.name])
@@ -64,7 +69,21 @@ class Podman:
     def __enter__(self):
         rootfs = ["--rootfs", tree, "/bin/sleep", "1000000"]
         run([*PODMAN, "run", "--detach", "--name", self.name, *PODMAN_OPTIONS, *rootfs])
-        return [*PODMAN, "exec", "--interactive", self.name]
+        time.sleep(1)
+        self.lasting = self.processes()
+        return self
+
+    def exec(self, *words):
+        return [*PODMAN, "exec", "--interactive", self.name, *words]
+
+    @staticmethod
+    def processes():
+        return [pid for pid in all_processes() if name_or_none(pid) in ("podman", "conmon")]
+
+    def settle(self):
+        """Waits for what podman leaves behind to clean up after a command, so that no other figure is taken beside it."""
+        while set(self.processes()) - set(self.lasting):
+            time.sleep(0.01)
 
     def __exit__(self, *_):
         run([*PODMAN, "rm", "--force", "--time", "0", self.name])

@@ -11,6 +11,17 @@ def name(pid):
     return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
+def name_or_none(pid):
+    try:
+        return name(pid)
+    except OSError:
+        return None
+
+
+def all_processes():
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
 def descendants(pid):
     found = []
     for child in children(pid):
