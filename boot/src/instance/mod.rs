@@ -12,6 +12,7 @@ mod usage;
 mod wait;
 
 use std::ffi::{OsStr, OsString};
+use std::io::IsTerminal;
 
 use runtime::session::registry::Instance;
 
@@ -59,6 +60,17 @@ pub fn run(invocation: &Invocation, words: &[OsString], roles: Roles, build: Bui
             exec::run(invocation, id, rest, roles, build)
         }
         other => Err(Message::boxed(format!("Invalid instance operation '{other}'; see fim-help instance"))),
+    }
+}
+
+/// Whether these words need no copy of the program to run from, which is a third of the time that a short operation
+/// takes. One that may go on for long must not keep the image file busy; a command with a terminal has a user before it.
+#[must_use]
+pub fn is_brief(words: &[OsString]) -> bool {
+    match words.first().map(|word| word.to_string_lossy().to_lowercase()).as_deref() {
+        Some("list" | "kill" | "stop") => true,
+        Some("exec") => !std::io::stdin().is_terminal(),
+        _ => false,
     }
 }
 
