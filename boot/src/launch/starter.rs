@@ -74,8 +74,8 @@ impl Starter {
             if let (true, Some(detached)) = (log, &mut self.detached) {
                 detached.take_output();
             }
-            if output && self.bridge.as_mut().is_some_and(|bridge| !bridge.pass_output()) {
-                self.bridge = None;
+            if output {
+                self.pass_output();
             }
             if key && self.bridge.as_mut().is_some_and(|bridge| !bridge.screen.pass_keys()) {
                 self.bridge = None;
@@ -99,6 +99,15 @@ impl Starter {
             detached.end(outcome.as_ref().err());
         }
         outcome
+    }
+
+    fn pass_output(&mut self) {
+        let Some(bridge) = &mut self.bridge else { return };
+        if !bridge.pass_output() {
+            self.bridge = None;
+        } else if bridge.take_for_keys() {
+            self.tell(ToGuest::Foreground);
+        }
     }
 
     /// Takes one message of the guest daemon; false when it has gone.
