@@ -1,5 +1,6 @@
 #!/bin/bash
-# Measures fim and its peers in one run, turn by turn, and prints Markdown: scripts/bench.sh [--quick] [start] [read]
+# Measures fim and its peers in one run, turn by turn, and prints Markdown:
+#   scripts/bench.sh [--quick] [start] [read] [exec] [pipe] [instances]
 # As root, for the peers need it. --quick takes fewer turns: good for a look, not for a record. A first run makes a
 # Debian tree and packs it into target/bench-cache, which takes some minutes.
 set -euo pipefail
@@ -14,8 +15,18 @@ mkdir -p "$cache"
 gcc -O2 -Wall -static -pthread -o "$cache/measure" scripts/bench/measure.c
 scripts/debian-tree.sh "$cache/debian"
 
+# Only the section "read" needs the big file.
+read=1
+for word in "$@"; do
+    case $word in
+        --quick) ;;
+        read) read=1; break ;;
+        *) read= ;;
+    esac
+done
+
 # One big file of what a system really holds, for random reads.
-if [[ ! -e $cache/big/big.bin ]]; then
+if [[ $read && ! -e $cache/big/big.bin ]]; then
     mkdir -p "$cache/big"
     find "$cache/debian" -xdev -type f -size +8k -print0 | sort -z | xargs -0 cat 2>/dev/null | head -c 256M >"$cache/big/part" || true
     mv "$cache/big/part" "$cache/big/big.bin"
@@ -41,7 +52,7 @@ with open(sys.argv[1], "rb") as image, open(sys.argv[2], "wb") as out:
     ln -sfn "$file" "$cache/$name.sqfs"
 }
 archive debian 19
-archive big 3
+[[ ! $read ]] || archive big 3
 
 # crun and podman want a cgroup v2 hierarchy: in a mount namespace of the run there is one whatever the host has, and
 # what a run might leave mounted ends with it.

@@ -322,6 +322,35 @@ fn in_a_terminal_a_program_draws_and_reads_single_keys() {
 }
 
 #[test]
+fn in_a_terminal_each_stream_goes_where_it_belongs() {
+    let host = Host::new();
+    let mut terminal = Terminal::open_with_carriage_returns(&host.world);
+    let mut shows = |line: &str, text: &str| {
+        assert_eq!(terminal.run(line).trim_matches(['\r', '\n']), text, "{line}");
+    };
+    shows("$IMAGE fim-instance exec 0 sh -c 'echo out; echo err >&2' > file", "err");
+    shows("cat file; rm file", "out");
+    shows("$IMAGE fim-instance exec 0 sh -c 'echo out; echo err >&2' 2> file", "out");
+    shows("cat file; rm file", "err");
+    shows("$IMAGE fim-instance exec 0 sh -c 'echo a >&2; echo b >&2' | cat", "a\r\nb");
+    shows("$IMAGE fim-instance exec 0 sh -c 'echo out; echo err >&2; echo on >/dev/tty' > file 2> file2", "");
+    shows("cat file file2", "out\r\nerr");
+}
+
+#[test]
+fn in_a_terminal_a_program_that_only_polls_for_keys_gets_them() {
+    let host = Host::new();
+    let mut terminal = Terminal::open(&host.world);
+    let before = terminal.settings();
+    terminal.enter("$IMAGE fim-instance exec 0 probe keys | cat");
+    terminal.expect("ready");
+    terminal.press("k");
+    terminal.expect("key k");
+    terminal.prompt();
+    assert_eq!(terminal.settings(), before);
+}
+
+#[test]
 fn in_a_terminal_the_inner_shell_has_job_control() {
     let host = Host::new();
     let mut terminal = Terminal::open(&host.world);

@@ -159,6 +159,15 @@ fn concurrent_starts_get_consecutive_numbers_while_the_host_daemon_dies() {
     drop(first);
 }
 
+/// The programs that the host daemons of this world run from.
+fn host_daemons(world: &World) -> Vec<String> {
+    let ours = format!("fim: host daemon of {}", world.sessions().display());
+    let processes = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    let daemons = processes
+        .filter(|process| std::fs::read_to_string(process.join("cmdline")).is_ok_and(|line| line.starts_with(&ours)));
+    daemons.map(|process| std::fs::read_link(process.join("exe")).unwrap().to_str().unwrap().to_owned()).collect()
+}
+
 #[test]
 fn a_killed_host_daemon_is_replaced_and_gives_no_number_twice() {
     let world = World::new();
@@ -171,6 +180,8 @@ fn a_killed_host_daemon_is_replaced_and_gives_no_number_twice() {
     tree.named("fim-host").wait_gone();
     // A client begins another daemon, which knows the living and the numbers of the dead.
     assert_eq!(world.app(&["fim-instance", "exec", "0", "echo", "still here"]).prints(), "still here");
+    // That daemon is no process of the image file, which must be free to be changed.
+    assert_eq!(host_daemons(&world), ["/memfd:fim (deleted)"]);
     let _third = sleeper(&world);
     assert_eq!(ids(&world, 2), [0, 2]);
     assert_eq!(world.app(&["fim-instance", "exec", "2", "echo", "here too"]).prints(), "here too");

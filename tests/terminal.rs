@@ -235,3 +235,34 @@ fn a_command_with_streams_elsewhere_still_has_the_terminal() {
     terminal.expect("got secret");
     terminal.prompt();
 }
+
+#[test]
+fn line_ends_are_made_once() {
+    let world = World::new();
+    let mut terminal = Terminal::open_with_carriage_returns(&world);
+    let mut shows = |line: &str, text: &str| {
+        let shown = terminal.run(line).trim_matches(['\r', '\n']).to_owned();
+        assert_eq!(shown, text, "{line}");
+    };
+    shows("$IMAGE fim-exec printf 'a\\nb\\n'", "a\r\nb");
+    // The user's terminal stays as it is: what the instance's did is undone.
+    shows("echo typed | $IMAGE fim-exec cat - /etc/release", "typed\r\nsmall");
+    shows("$IMAGE fim-exec sh -c 'echo e >&2; echo f >&2' | cat", "e\r\nf");
+    shows("echo x | $IMAGE fim-exec sh -c 'stty sane </dev/tty; printf \"a\\rb\\r\\nc\\r\"; cat'", "a\rb\r\r\nc\rx");
+    shows("($IMAGE fim-exec printf 'a\\nb\\n' & wait)", "a\r\nb");
+}
+
+#[test]
+fn a_program_that_only_polls_for_keys_behind_a_pipe_gets_them() {
+    let world = World::new();
+    let mut terminal = Terminal::open(&world);
+    let before = terminal.settings();
+    for line in ["echo data | $IMAGE fim-exec probe keys", "$IMAGE fim-exec probe keys | cat"] {
+        terminal.enter(line);
+        terminal.expect("ready");
+        terminal.press("k");
+        terminal.expect("key k");
+        terminal.prompt();
+        assert_eq!(terminal.settings(), before);
+    }
+}

@@ -82,7 +82,11 @@ fn warn_of_damage(image: &Image) {
     }
 }
 
-fn free_the_file(invocation: &Invocation) -> Result<(), Failure> {
+/// Executes the sealed copy of the program with the same command line. Returns only where that is forbidden.
+///
+/// # Errors
+/// When the image cannot be handed on.
+pub(crate) fn free_the_file(invocation: &Invocation) -> Result<(), Failure> {
     let image = &invocation.image;
     let program = match crate::launch::session::program(invocation) {
         Some(program) => program,

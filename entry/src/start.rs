@@ -59,19 +59,30 @@ impl Command {
         }
     }
 
-    /// Whether this begins an instance: `fim-exec` or `fim-root`, or the boot command.
+    /// What this asks for; `None` when the C library's side has to decide.
     #[inline(always)]
-    fn is_start(&self) -> bool {
-        let Some(word) = self.argument(1) else { return true };
+    fn wish(&self) -> Option<Wish> {
+        let Some(word) = self.argument(1) else { return Some(Wish::Start) };
         if after(word, b"fim\x01").is_some() {
-            return false;
+            return None;
         }
         let asks_for_help = || self.argument(2).is_some_and(|word| equal(word, b"--help") || equal(word, b"-h"));
         match after(word, b"fim-") {
-            None => true,
-            Some(name) => (equal(name, b"exec") || equal(name, b"root")) && !asks_for_help(),
+            None => Some(Wish::Start),
+            Some(name) if (equal(name, b"exec") || equal(name, b"root")) && !asks_for_help() => Some(Wish::Start),
+            Some(name) if equal(name, b"instance") && equal(self.argument(2)?, b"exec") => Some(Wish::Join),
+            Some(_) => None,
         }
     }
+}
+
+/// What a command needs the image file to be free for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// An instance: `fim-exec`, `fim-root`, or the boot command.
+    Start,
+    /// A command in one (`fim-instance exec`): where no session lives, there is nothing to be done for long.
+    Join,
 }
 
 /// # Safety
@@ -91,7 +102,8 @@ unsafe fn string<'a>(pointer: usize) -> &'a [u8] {
 /// Executes the second stage. `None` when this is no plain start, and nothing has changed then.
 #[inline(always)]
 pub(crate) fn become_second_stage(command: &Command) -> Option<Infallible> {
-    if !(command.is_start() && is_open(0) && is_open(1) && is_open(2)) {
+    let wish = command.wish()?;
+    if !(is_open(0) && is_open(1) && is_open(2)) {
         return None;
     }
     let image = Image::open()?;
@@ -108,6 +120,7 @@ pub(crate) fn become_second_stage(command: &Command) -> Option<Infallible> {
     }
     let program = match session::program(data.as_bytes(), &image) {
         Some(program) => program,
+        None if wish == Wish::Join => return None,
         None => image.file.sealed_copy(image.elf_len, SEALS)?,
     };
     path.push(b"\0")?;

@@ -87,10 +87,9 @@ fn watch(start_directory: &Path, mut doorbell: File, server: &OwnedFd, registry:
 /// Watches those live instances that are not watched yet. Readers of the registry look for themselves who lives, so
 /// that what cannot be done here is done at the next ring.
 fn adopt(registry: &Registry, instances: &mut BTreeMap<u64, OwnedFd>, portals: &mut Portals) {
-    for instance in registry.live().unwrap_or_default() {
-        if instances.contains_key(&instance.id) {
-            continue;
-        }
+    let unknown = |id: &u64| !instances.contains_key(id);
+    let new: Vec<u64> = registry.ids().unwrap_or_default().into_iter().filter(unknown).collect();
+    for instance in new.into_iter().filter_map(|id| registry.instance(id)) {
         match process::pidfd_open(instance.pid) {
             // The process may have ended and its number be somebody else's since the record was read.
             Ok(pidfd) if instance.is_alive() => {

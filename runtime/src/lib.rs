@@ -9,6 +9,7 @@ pub mod host;
 pub mod image;
 pub mod instance;
 pub mod journal;
+pub mod line_ends;
 pub mod monitor;
 pub mod mount_server;
 pub mod pack;

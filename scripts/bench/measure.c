@@ -4,6 +4,8 @@
  *   measure tree DIRECTORY READERS PASSES      reads every file below; prints bytes, then the seconds of each pass
  *   measure list DIRECTORY PASSES              lstat(2) of everything below; prints entries, then the seconds of each pass
  *   measure random FILE COUNT                  reads 4 KiB at random places; prints the reads of each second
+ *   measure source BYTES                       writes so many bytes to stdout
+ *   measure sink                               reads stdin to its end; prints bytes and seconds
  *   measure hold                               says that it runs, then waits for the end of stdin
  *   measure nothing                            ends at once
  */
@@ -190,6 +192,29 @@ static void random_reads(const char *path, int times) {
     printf("%.0f\n", times / (now() - start));
 }
 
+static char block[128 * 1024];
+
+static void source(uint64_t left) {
+    memset(block, 'x', sizeof block);
+    while (left > 0) {
+        ssize_t put = write(1, block, left < sizeof block ? left : sizeof block);
+        if (put < 0)
+            fail("stdout");
+        left -= (uint64_t)put;
+    }
+}
+
+static void sink(void) {
+    double start = now();
+    uint64_t bytes = 0;
+    ssize_t got;
+    while ((got = read(0, block, sizeof block)) > 0)
+        bytes += (uint64_t)got;
+    if (got < 0)
+        fail("stdin");
+    printf("%llu %.6f\n", (unsigned long long)bytes, now() - start);
+}
+
 int main(int argc, char **argv) {
     if (argc == 2 && strcmp(argv[1], "nothing") == 0)
         return 0;
@@ -207,6 +232,10 @@ int main(int argc, char **argv) {
         return list(argv[2], atoi(argv[3])), 0;
     if (argc == 4 && strcmp(argv[1], "random") == 0)
         return random_reads(argv[2], atoi(argv[3])), 0;
+    if (argc == 3 && strcmp(argv[1], "source") == 0)
+        return source(strtoull(argv[2], NULL, 10)), 0;
+    if (argc == 2 && strcmp(argv[1], "sink") == 0)
+        return sink(), 0;
     fprintf(stderr, "measure: wrong arguments; its source says which there are\n");
     return 2;
 }

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/vm_sockets.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
@@ -21,6 +22,7 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 static void tell(const char *name, long result)
@@ -179,6 +181,29 @@ static void descriptors(void)
     printf("\n");
 }
 
+/* A program that draws on the terminal and waits for a key by poll(2) alone; nothing of it may stop it. */
+static int wait_for_key(void)
+{
+    struct termios before, raw;
+    int terminal = open("/dev/tty", O_RDWR);
+    char key = '-';
+    signal(SIGTTOU, SIG_IGN);
+    if (terminal < 0 || tcgetattr(terminal, &before)) {
+        perror("/dev/tty");
+        return 1;
+    }
+    raw = before;
+    cfmakeraw(&raw);
+    tcsetattr(terminal, TCSANOW, &raw);
+    dprintf(terminal, "ready\r\n");
+    struct pollfd keys = {.fd = terminal, .events = POLLIN};
+    if (poll(&keys, 1, 30000) == 1)
+        (void)!read(terminal, &key, 1);
+    dprintf(terminal, "key %c\r\n", key);
+    tcsetattr(terminal, TCSADRAIN, &before);
+    return key == '-';
+}
+
 int main(int argc, char **argv)
 {
     const char *verb = argc > 1 ? argv[1] : "";
@@ -230,6 +255,8 @@ int main(int argc, char **argv)
             printf("got %d.\n", signal);
         }
         return 9;
+    } else if (!strcmp(verb, "keys")) {
+        return wait_for_key();
     } else if (!strcmp(verb, "raise")) {
         raise(atoi(argv[2]));
     } else if (!strcmp(verb, "ignored")) {

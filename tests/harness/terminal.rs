@@ -16,7 +16,7 @@ const PROMPT: &str = "outer> ";
 /// The user's side of a terminal. Dropping it hangs up.
 pub struct Terminal {
     keys: File,
-    /// What the terminal showed, without carriage returns.
+    /// What the terminal showed.
     screen: Collected,
     seen: usize,
     /// Path of the terminal device.
@@ -28,6 +28,17 @@ impl Terminal {
     /// Opens a terminal of 24 rows and 80 columns with bash in it; `$IMAGE` there is the world's image.
     #[track_caller]
     pub fn open(world: &World) -> Self {
+        Self::open_without(world, Some(b'\r'))
+    }
+
+    /// The same, but what it shows is collected with the carriage returns in it.
+    #[track_caller]
+    pub fn open_with_carriage_returns(world: &World) -> Self {
+        Self::open_without(world, None)
+    }
+
+    #[track_caller]
+    fn open_without(world: &World, unwanted: Option<u8>) -> Self {
         let pair = openpty(None, None).unwrap();
         let device = nix::unistd::ttyname(&pair.slave).unwrap();
         let side = || Stdio::from(pair.slave.try_clone().unwrap());
@@ -42,7 +53,7 @@ impl Terminal {
             .stderr(side())
             .spawn();
         let keys = File::from(pair.master);
-        let screen = Collected::without(keys.try_clone().unwrap(), Some(b'\r'));
+        let screen = Collected::without(keys.try_clone().unwrap(), unwanted);
         drop(pair.slave);
         let mut terminal = Self { keys, screen, seen: 0, device, shell };
         terminal.expect(PROMPT);

@@ -23,7 +23,10 @@ fn command(args: &[OsString]) -> Option<&OsStr> {
 pub fn needs_free_file(args: &[OsString]) -> bool {
     match command(args) {
         None => true,
-        Some(word) => spec::find(word).is_some_and(|spec| spec.frees_file) && !asks_for_help(args),
+        Some(word) => {
+            let brief = word == "fim-instance" && crate::instance::is_brief(&args[1..]);
+            spec::find(word).is_some_and(|spec| spec.frees_file) && !asks_for_help(args) && !brief
+        }
     }
 }
 
@@ -156,6 +159,10 @@ mod tests {
             ("fim-help", false),
             ("fim-nonsense", false),
             ("FIM-exec ls", true),
+            ("fim-instance list", false),
+            ("fim-instance KILL 0", false),
+            ("fim-instance stats", true),
+            ("fim-instance wait 0", true),
         ] {
             assert_eq!(needs_free_file(&words(line)), expected, "{line}");
         }

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::thread::JoinHandle;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -15,7 +14,7 @@ use runtime::sys::pty;
 use runtime::wire::body::{self, Event, Reply, Request, Size};
 use runtime::wire::frame;
 
-use super::streams;
+use super::streams::{self, Streams};
 use crate::Failure;
 use crate::launch::signals;
 use crate::launch::terminal::{Screen, stop_here};
@@ -51,7 +50,7 @@ pub(crate) struct Client {
     /// Frames that `control` has not taken yet: the request, then what happened since.
     unsent: Vec<u8>,
     screen: Option<Screen>,
-    outputs: Vec<JoinHandle<()>>,
+    streams: Option<Streams>,
     outcome: Option<Result<i32, String>>,
 }
 
@@ -64,6 +63,7 @@ struct Ready {
     control: bool,
     keys: bool,
     daemon: bool,
+    streams: [bool; 3],
 }
 
 impl Client {
@@ -76,7 +76,7 @@ impl Client {
             name,
             accepted: false,
             screen: None,
-            outputs: Vec::new(),
+            streams: None,
             outcome: None,
         }
     }
@@ -85,8 +85,8 @@ impl Client {
     pub(crate) fn run(mut self, announce: Announce<'_>) -> Result<i32, String> {
         let outcome = self.follow(announce);
         // What the command wrote last is still in the pipes; their other ends are closed by now.
-        for output in self.outputs.drain(..) {
-            let _ = output.join();
+        if let Some(streams) = self.streams.take() {
+            streams.finish();
         }
         self.screen = None;
         self.pipes.remove();
@@ -119,6 +119,9 @@ impl Client {
             if ready.daemon && !self.accepted {
                 daemon = announce().map_err(|error| error.to_string())?;
             }
+            if let Some(streams) = &mut self.streams {
+                streams.turn(ready.streams).map_err(|error| format!("cannot move the streams: {error}"))?;
+            }
             if ready.keys && !self.pass_keys() {
                 self.screen = None;
             }
@@ -133,6 +136,7 @@ impl Client {
     fn wait(&self, signals: &SignalFd, daemon: Option<&File>) -> Result<Ready, String> {
         let none = PollFlags::empty();
         let keys = self.screen.as_ref().filter(|screen| screen.holds_terminal());
+        let [input, stdout, stderr] = self.streams.as_ref().map_or([None; 3], Streams::watch);
         let places = [
             (Some(signals.as_fd()), PollFlags::POLLIN),
             (Some(self.pipes.result.as_fd()), PollFlags::POLLIN),
@@ -140,6 +144,9 @@ impl Client {
             ((!self.unsent.is_empty()).then(|| self.pipes.control.as_fd()), PollFlags::POLLOUT),
             (keys.map(Screen::as_fd), PollFlags::POLLIN),
             (daemon.filter(|_| !self.accepted).map(AsFd::as_fd), none),
+            (input, PollFlags::POLLIN),
+            (stdout, PollFlags::POLLIN),
+            (stderr, PollFlags::POLLIN),
         ];
         let mut fds = places.map(|(place, flags)| match place {
             Some(fd) => PollFd::new(fd, flags),
@@ -158,6 +165,7 @@ impl Client {
             control: ready(3),
             keys: ready(4),
             daemon: ready(5),
+            streams: [ready(6), ready(7), ready(8)],
         })
     }
 
@@ -182,18 +190,18 @@ impl Client {
         self.accepted = true;
         let failed = |error: io::Error| format!("cannot connect the streams: {error}");
         let (stdin, stdout, stderr) = self.pipes.accepted().map_err(failed)?;
-        self.outputs.push(streams::to_user(stdout, io::stdout().as_fd()).map_err(failed)?);
-        self.outputs.push(streams::to_user(stderr, io::stderr().as_fd()).map_err(failed)?);
-        match &self.request.terminal {
+        let input = match &self.request.terminal {
             Some(terminal) => {
                 let mut screen = Screen::new(terminal.streams, Some(stdin)).map_err(failed)?;
                 if terminal.foreground {
                     screen.take();
                 }
                 self.screen = Some(screen);
+                None
             }
-            None => streams::from_user(io::stdin().as_fd(), stdin).map_err(failed)?,
-        }
+            None => Some(stdin),
+        };
+        self.streams = Some(Streams::new(input, stdout, stderr));
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use super::client::{Client, size_of};
 use super::session::{self, Session};
 use crate::launch::{Program, facts, plan};
 use crate::version::Build;
-use crate::{Failure, Invocation, Message, Roles};
+use crate::{Failure, Invocation, Message, Roles, stage};
 
 /// Runs `words` in instance `id`; returns the exit code of the command.
 pub(super) fn run(
@@ -31,6 +31,10 @@ pub(super) fn run(
     // 1. The instance, and everything that is decided before it hears of it.
     let session = session::require(invocation)?;
     let (instance, starter) = session.hold(id)?;
+    if !invocation.sealed && pipe::writer(&host::doorbell(&session.record.directory))?.is_none() {
+        // The host daemon was killed. The next one is a fork of this program and shall not keep the image file busy.
+        stage::free_the_file(invocation)?;
+    }
     let facts = facts::gather(invocation)?;
     let program = Program { words: words.to_vec(), shell: false, root: instance.kind == Kind::Root, detached: false };
     let plan = plan::make(&invocation.image.config, &program, &facts, build)?;

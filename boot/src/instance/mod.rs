@@ -62,6 +62,14 @@ pub fn run(invocation: &Invocation, words: &[OsString], roles: Roles, build: Bui
     }
 }
 
+/// Whether these words need no copy of the program to run from, which is a third of the time that a short operation
+/// takes. One that may go on for long must not keep the image file busy.
+#[must_use]
+pub fn is_brief(words: &[OsString]) -> bool {
+    let word = words.first().map(|word| word.to_string_lossy().to_lowercase());
+    matches!(word.as_deref(), Some("list" | "kill" | "stop"))
+}
+
 /// Whether the one flag that may stand there does.
 fn only_flag(words: &[OsString], flag: &str) -> Result<bool, Failure> {
     let given = words.first().is_some_and(|word| word == flag);

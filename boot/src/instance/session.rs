@@ -32,17 +32,17 @@ pub(super) fn find(invocation: &Invocation) -> Option<Session> {
 impl Session {
     /// The live instance with this ID.
     pub(super) fn instance(&self, id: u64) -> Result<Instance, Failure> {
-        let live = self.registry.live()?;
-        if live.is_empty() {
+        if let Some(instance) = self.registry.instance(id) {
+            return Ok(instance);
+        }
+        let ids: Vec<String> = self.registry.live()?.iter().map(|instance| instance.id.to_string()).collect();
+        if ids.is_empty() {
             return Err(none());
         }
-        let ids: Vec<String> = live.iter().map(|instance| instance.id.to_string()).collect();
-        live.into_iter().find(|instance| instance.id == id).ok_or_else(|| {
-            Message::boxed(format!(
-                "Instance index out of bounds: no instance {id} is running; these are: {}",
-                ids.join(" ")
-            ))
-        })
+        Err(Message::boxed(format!(
+            "Instance index out of bounds: no instance {id} is running; these are: {}",
+            ids.join(" ")
+        )))
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::{self, JoinHandle};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Bytes asked for at once, and the capacity that a busy pipe is given (fcntl(2), F_SETPIPE_SZ).
 const PIECE: usize = 1 << 20;
@@ -26,8 +27,83 @@ pub(super) fn write_some(pipe: &mut File, bytes: &mut Vec<u8>) -> io::Result<()>
     }
 }
 
+/// The streams of a request that has begun. Each gets a thread of its own when its first bytes come, so that a command
+/// that reads and writes nothing costs none.
+pub(super) struct Streams {
+    user: io::Stdin,
+    /// To the command, while the user's input has not been looked at.
+    input: Option<File>,
+    /// From the command to the user's stdout and stderr, while nothing has come.
+    outputs: [Option<File>; 2],
+    moving: Vec<JoinHandle<()>>,
+}
+
+impl Streams {
+    /// `input` is `None` for a command whose keys come from a terminal.
+    pub(super) fn new(input: Option<File>, stdout: File, stderr: File) -> Self {
+        // An input that ends at once is passed on by closing the pipe.
+        let input = input.filter(|_| !is_null(io::stdin()));
+        Self { user: io::stdin(), input, outputs: [Some(stdout), Some(stderr)], moving: Vec::new() }
+    }
+
+    /// What to wait for: input of the user, then both outputs. [`Streams::turn`] takes what is ready.
+    pub(super) fn watch(&self) -> [Option<BorrowedFd<'_>>; 3] {
+        let [stdout, stderr] = self.outputs.each_ref().map(|output| output.as_ref().map(AsFd::as_fd));
+        [self.input.as_ref().map(|_| self.user.as_fd()), stdout, stderr]
+    }
+
+    /// Begins to move what has bytes to be moved, or has ended.
+    pub(super) fn turn(&mut self, ready: [bool; 3]) -> io::Result<()> {
+        if ready[0]
+            && let Some(pipe) = self.input.take()
+        {
+            from_user(self.user.as_fd(), pipe)?;
+        }
+        for index in 0..2 {
+            if ready[index + 1] {
+                self.begin(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, index: usize) -> io::Result<()> {
+        if let Some(pipe) = self.outputs[index].take().filter(|pipe| !has_ended(pipe)) {
+            self.moving.push(if index == 0 {
+                to_user(pipe, io::stdout().as_fd())?
+            } else {
+                to_user(pipe, io::stderr().as_fd())?
+            });
+        }
+        Ok(())
+    }
+
+    /// Waits until both outputs have ended.
+    pub(super) fn finish(mut self) {
+        for index in 0..2 {
+            // Without a thread its rest is lost; the exit code is not.
+            let _ = self.begin(index);
+        }
+        for output in self.moving {
+            let _ = output.join();
+        }
+    }
+}
+
+/// Whether a stream is /dev/null (null(4)), which has nothing to read.
+fn is_null(stream: impl AsFd) -> bool {
+    let null = nix::sys::stat::makedev(1, 3);
+    nix::sys::stat::fstat(stream).is_ok_and(|stat| stat.st_rdev == null)
+}
+
+/// Whether a pipe is empty and will stay so.
+fn has_ended(pipe: &File) -> bool {
+    let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok() && fds[0].revents() == Some(PollFlags::POLLHUP)
+}
+
 /// Moves a stream of the command to the user until it ends.
-pub(super) fn to_user(from: File, to: BorrowedFd<'_>) -> io::Result<JoinHandle<()>> {
+fn to_user(from: File, to: BorrowedFd<'_>) -> io::Result<JoinHandle<()>> {
     let to = File::from(to.try_clone_to_owned()?);
     thread::Builder::new().name("output".to_owned()).stack_size(64 * 1024).spawn(move || {
         // A user who stopped reading ends the command's stream, as a closed pipe does.
@@ -37,7 +113,7 @@ pub(super) fn to_user(from: File, to: BorrowedFd<'_>) -> io::Result<JoinHandle<(
 
 /// Moves the user's input to the command until either ends. Nobody waits for it: an input that never ends must not
 /// keep a client alive whose command has.
-pub(super) fn from_user(from: BorrowedFd<'_>, to: File) -> io::Result<()> {
+fn from_user(from: BorrowedFd<'_>, to: File) -> io::Result<()> {
     let from = File::from(from.try_clone_to_owned()?);
     let body = move || {
         // Dropping the pipe at the end is what passes the end of input on.
@@ -76,7 +152,7 @@ fn copy_through_memory(from: &mut File, to: &mut File) -> io::Result<()> {
             Ok(len) => len,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                wait_for(from, nix::poll::PollFlags::POLLIN)?;
+                wait_for(from, PollFlags::POLLIN)?;
                 continue;
             }
             Err(error) => return Err(error),
@@ -86,7 +162,7 @@ fn copy_through_memory(from: &mut File, to: &mut File) -> io::Result<()> {
             match to.write(rest) {
                 Ok(len) => rest = &rest[len..],
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => wait_for(to, nix::poll::PollFlags::POLLOUT)?,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => wait_for(to, PollFlags::POLLOUT)?,
                 Err(error) => return Err(error),
             }
         }
@@ -95,14 +171,13 @@ fn copy_through_memory(from: &mut File, to: &mut File) -> io::Result<()> {
 
 /// The user's own streams may be set not to block.
 fn wait_for_both(from: &File, to: &File) -> io::Result<()> {
-    wait_for(from, nix::poll::PollFlags::POLLIN)?;
-    wait_for(to, nix::poll::PollFlags::POLLOUT)
+    wait_for(from, PollFlags::POLLIN)?;
+    wait_for(to, PollFlags::POLLOUT)
 }
 
-fn wait_for(file: &File, flags: nix::poll::PollFlags) -> io::Result<()> {
-    use std::os::fd::AsFd;
-    let mut fds = [nix::poll::PollFd::new(file.as_fd(), flags)];
-    match nix::poll::poll(&mut fds, nix::poll::PollTimeout::NONE) {
+fn wait_for(file: &File, flags: PollFlags) -> io::Result<()> {
+    let mut fds = [PollFd::new(file.as_fd(), flags)];
+    match poll(&mut fds, PollTimeout::NONE) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
@@ -112,7 +187,6 @@ fn wait_for(file: &File, flags: nix::poll::PollFlags) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::io::{Seek, SeekFrom};
-    use std::os::fd::AsFd;
 
     #[test]
     fn bytes_arrive_unchanged_whatever_the_streams_are() {

@@ -54,7 +54,8 @@ impl Starter {
         }
     }
 
-    /// Stays until the instance has gone, or has nothing left but to go; returns the exit code, or why the instance could not go on.
+    /// Stays until the instance has gone, or has nothing left but to go; returns the exit code, or why it could not go
+    /// on.
     pub(super) fn run(mut self) -> Result<i32, String> {
         let watched = signals::watched();
         watched.thread_block().map_err(|errno| format!("cannot block signals: {errno}"))?;
@@ -86,8 +87,8 @@ impl Starter {
             if let (true, Some(detached)) = (log, &mut self.detached) {
                 detached.take_output();
             }
-            if output && self.bridge.as_mut().is_some_and(|bridge| !bridge.pass_output()) {
-                self.bridge = None;
+            if output {
+                self.pass_output();
             }
             if key && self.bridge.as_mut().is_some_and(|bridge| !bridge.screen.pass_keys()) {
                 self.bridge = None;
@@ -117,6 +118,15 @@ impl Starter {
     fn is_over(&self, channel_open: bool) -> bool {
         let said = self.alone && self.outcome.is_some() && self.bridge.is_none();
         said || (self.ended && !channel_open)
+    }
+
+    fn pass_output(&mut self) {
+        let Some(bridge) = &mut self.bridge else { return };
+        if !bridge.pass_output() {
+            self.bridge = None;
+        } else if bridge.take_for_keys() {
+            self.tell(ToGuest::Foreground);
+        }
     }
 
     /// Takes one message of the guest daemon; false when it has gone.

@@ -5,8 +5,9 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::termios::{self, OutputFlags, SetArg, Termios};
+use nix::sys::termios::{self, LocalFlags, OutputFlags, SetArg, Termios};
 use nix::unistd::{Pid, getpgrp, tcgetpgrp};
+use runtime::line_ends::{self, LineEnds};
 use runtime::sys::{process, pty};
 
 fn standard(index: usize) -> nix::Result<OwnedFd> {
@@ -64,6 +65,33 @@ impl Screen {
     /// Whether this process group may use the user's terminal now.
     fn in_foreground(&self) -> bool {
         owns(self.user.as_fd())
+    }
+
+    /// Whether this process group may have the user's terminal and has not taken it.
+    fn can_take(&self) -> bool {
+        !self.held && self.in_foreground()
+    }
+
+    /// Whether the user's terminal changes nothing of what is written to it.
+    fn passes_everything(&self) -> bool {
+        self.raw && !self.shared
+    }
+
+    /// Has the user's terminal process output as the command's does, while the command has it. Only a terminal that
+    /// others of a pipeline write to processes any.
+    fn follow(&self, command: &Termios) {
+        if !(self.raw && self.shared) {
+            return;
+        }
+        let wanted =
+            command.output_flags.contains(OutputFlags::OPOST) && self.saved.output_flags.contains(OutputFlags::OPOST);
+        if let Ok(mut now) = termios::tcgetattr(&self.user)
+            && now.output_flags.contains(OutputFlags::OPOST) != wanted
+        {
+            now.output_flags.set(OutputFlags::OPOST, wanted);
+            // A terminal that is gone shows nothing any more.
+            let _ = termios::tcsetattr(&self.user, SetArg::TCSADRAIN, &now);
+        }
     }
 
     /// Passes every key on, interrupt and suspend among them; the command's own terminal makes signals of them.
@@ -132,6 +160,10 @@ impl Drop for Screen {
 pub(super) struct Bridge {
     pub(super) screen: Screen,
     inner: File,
+    ends: LineEnds,
+    /// Whether the instance's terminal began with whole lines: one that does not any more has a program that wants keys.
+    began_with_lines: bool,
+    wants_keys: bool,
 }
 
 impl Bridge {
@@ -139,7 +171,8 @@ impl Bridge {
     pub(super) fn new(inner: File, terminals: [bool; 3]) -> std::io::Result<Self> {
         let screen = Screen::new(terminals, Some(inner.try_clone()?))?;
         termios::tcsetattr(&inner, SetArg::TCSANOW, &screen.saved)?;
-        let bridge = Self { screen, inner };
+        let began_with_lines = screen.saved.local_flags.contains(LocalFlags::ICANON);
+        let bridge = Self { screen, inner, ends: LineEnds::default(), began_with_lines, wants_keys: false };
         bridge.copy_size();
         Ok(bridge)
     }
@@ -163,12 +196,40 @@ impl Bridge {
         match self.inner.read(&mut bytes) {
             Ok(0) => false,
             Ok(len) => {
-                // What cannot be written has lost its reader; reading on keeps the writer from waiting for ever.
-                let _ = self.screen.user.write_all(&bytes[..len]);
+                self.show(&bytes[..len]);
                 true
             }
             Err(error) => matches!(error.kind(), std::io::ErrorKind::Interrupted | std::io::ErrorKind::WouldBlock),
         }
+    }
+
+    fn show(&mut self, bytes: &[u8]) {
+        let mut both_end_lines = false;
+        if !self.screen.passes_everything()
+            && let Ok(command) = termios::tcgetattr(&self.inner)
+        {
+            self.screen.follow(&command);
+            both_end_lines = line_ends::are_made_by(&command) && line_ends::are_made_at(&self.screen.user);
+            self.wants_keys = self.began_with_lines && !command.local_flags.contains(LocalFlags::ICANON);
+        }
+        // What cannot be written has lost its reader; reading on keeps the writer from waiting for ever.
+        let _ = self.screen.user.write_all(&self.ends.pass(bytes, both_end_lines));
+    }
+
+    /// Takes the user's terminal for a program that waits for single keys without ever reading, which would have
+    /// stopped it; true when it was taken.
+    pub(super) fn take_for_keys(&mut self) -> bool {
+        let takes = self.wants_keys && self.screen.can_take();
+        if takes {
+            self.screen.take();
+        }
+        takes
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        let _ = self.screen.user.write_all(self.ends.rest());
     }
 }
 

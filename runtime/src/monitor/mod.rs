@@ -91,8 +91,14 @@ fn serve(server: &mut Server, service: &Service<'_>) -> Result<Option<Reply>, Er
             resize(&controller, wanted.size);
             let terminal = Terminal { file, streams: wanted.streams, foreground: wanted.foreground };
             let keys = server.stdin.try_clone().map_err(Error::system("share a pipe"))?;
-            let screen = server.stdout.try_clone().map_err(Error::system("share a pipe"))?;
-            (Some(terminal), Some(Pump::new(controller, keys, screen)))
+            // Into the pipe of a stream that is the user's terminal: what a file gets is the command's output alone.
+            let screen = match wanted.streams {
+                [_, true, _] => Some(&server.stdout),
+                [_, false, true] => Some(&server.stderr),
+                [_, false, false] => None,
+            };
+            let screen = screen.map(std::fs::File::try_clone).transpose().map_err(Error::system("share a pipe"))?;
+            (Some(terminal), Some(Pump::new(controller, keys, screen, wanted)))
         }
         None => (None, None),
     };
@@ -171,6 +177,9 @@ impl Monitor<'_> {
             };
             if let Some(pump) = &mut self.pump {
                 pump.turn(&ready);
+                if pump.wants_keys() {
+                    self.stopped(Signal::SIGTTIN as i32);
+                }
             }
             if child {
                 while let Ok(Some(_)) = self.signals.read_signal() {}
@@ -202,11 +211,19 @@ impl Monitor<'_> {
                 Change::Exited(code) => self.ended = Some(Reply::Exited(code)),
                 Change::Killed(signal) => self.ended = Some(Reply::Killed(signal)),
                 Change::Stopped(signal) => {
-                    // A client that has gone is noticed elsewhere.
-                    let _ = frame::write(&mut self.server.result, &body::encode(&Reply::Stopped(signal)));
+                    if let Some(pump) = &mut self.pump {
+                        pump.hold(false);
+                    }
+                    self.stopped(signal);
                 }
             }
         }
+    }
+
+    /// Tells the client that the command was stopped, or would have been.
+    fn stopped(&mut self, signal: i32) {
+        // A client that has gone is noticed elsewhere.
+        let _ = frame::write(&mut self.server.result, &body::encode(&Reply::Stopped(signal)));
     }
 
     /// Does what the client says; false when it has gone.
@@ -225,6 +242,9 @@ impl Monitor<'_> {
                 }
             }
             Ok(Event::Foreground) => {
+                if let Some(pump) = &mut self.pump {
+                    pump.hold(true);
+                }
                 if let Some(terminal) = &self.terminal {
                     // A command that has just ended has no group to put anywhere.
                     let _ = terminal.give_to(self.main);

@@ -261,27 +261,35 @@ impl Registry {
         let _ = fs::remove_dir(&self.session);
     }
 
-    /// Every live instance in ID order. Records of dead processes, half-written ones and foreign names are passed over.
+    /// The IDs of all that have a place here, dead or alive, in ascending order. Foreign names are passed over.
     ///
     /// # Errors
     /// When the registry cannot be read at all; a missing one is empty.
-    pub fn live(&self) -> Result<Vec<Instance>, Error> {
+    pub fn ids(&self) -> Result<Vec<u64>, Error> {
         let instances = self.session.join("instances");
         let entries = match fs::read_dir(&instances) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(Error::io("list", instances)(error)),
         };
-        let mut live: Vec<Instance> = entries
-            .filter_map(|entry| {
-                let entry = entry.ok()?;
-                let id = entry.file_name().to_str()?.parse().ok()?;
-                Instance::decode(id, &fs::read(entry.path().join("record")).ok()?)
-            })
-            .filter(Instance::is_alive)
-            .collect();
-        live.sort_unstable_by_key(|instance| instance.id);
-        Ok(live)
+        let mut ids: Vec<u64> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// The instance with this ID if it lives; `None` for one that is dead, half-written or unknown.
+    #[must_use]
+    pub fn instance(&self, id: u64) -> Option<Instance> {
+        let bytes = fs::read(self.directory(id).join("record")).ok()?;
+        Instance::decode(id, &bytes).filter(Instance::is_alive)
+    }
+
+    /// Every live instance in ID order.
+    ///
+    /// # Errors
+    /// As [`Registry::ids`].
+    pub fn live(&self) -> Result<Vec<Instance>, Error> {
+        Ok(self.ids()?.into_iter().filter_map(|id| self.instance(id)).collect())
     }
 }
 

@@ -148,11 +148,22 @@ pub fn exec_descriptor(program: impl AsFd, argv: &[CString], env: &[CString]) ->
     }
 }
 
+/// Bytes that hold /proc/PID/stat: some fifty numbers of at most 20 digits and a name (proc_pid_stat(5)).
+pub(super) const STAT_LIMIT: usize = 2048;
+
+/// Reads /proc/PID/stat by one system call: the kernel makes its text anew for every part that is asked for.
+pub(super) fn read_stat(process: impl std::fmt::Display, buffer: &mut [u8; STAT_LIMIT]) -> io::Result<&[u8]> {
+    use std::io::Read;
+    let len = std::fs::File::open(format!("/proc/{process}/stat"))?.read(buffer)?;
+    Ok(&buffer[..len])
+}
+
 /// Start time of a process in clock ticks since boot (field 22 of proc_pid_stat(5)): together with the process ID
 /// it names one process for ever.
 #[must_use]
 pub fn start_time(pid: Pid) -> Option<u64> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let mut buffer = [0; STAT_LIMIT];
+    let stat = read_stat(pid, &mut buffer).ok()?;
     // The command name stands in parentheses and may hold anything; fields are counted from the last ')'.
     let rest = &stat[stat.iter().rposition(|&byte| byte == b')')? + 1..];
     let field = rest.split(|&byte| byte == b' ').filter(|field| !field.is_empty()).nth(19)?;

@@ -2,6 +2,8 @@
 
 use std::ffi::CString;
 
+use super::process;
+
 /// Name and arguments of the calling process as ps(1) shows them. The argument area is overwritten in place, so a
 /// title longer than the arguments the process was started with is cut.
 pub fn set(name: &str, arguments: &[u8]) {
@@ -28,7 +30,8 @@ pub fn overwrite_arguments(arguments: &[u8]) {
 
 /// Start address and length in bytes of the argument strings.
 fn argument_area() -> Option<(usize, usize)> {
-    let stat = std::fs::read("/proc/self/stat").ok()?;
+    let mut buffer = [0; process::STAT_LIMIT];
+    let stat = process::read_stat("self", &mut buffer).ok()?;
     let rest = &stat[stat.iter().rposition(|&byte| byte == b')')? + 1..];
     let mut fields = rest.split(|&byte| byte == b' ').filter(|field| !field.is_empty());
     // Fields 48 and 49 of proc_pid_stat(5); `rest` begins with field 3.

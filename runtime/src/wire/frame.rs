@@ -57,7 +57,7 @@ pub fn read_at_most(from: &mut impl Read, limit: usize) -> io::Result<Option<Vec
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
     // Memory grows with what really arrives, whatever length is claimed.
-    let mut body = Vec::new();
+    let mut body = Vec::with_capacity(len.min(64 * 1024));
     from.take(len as u64).read_to_end(&mut body)?;
     if body.len() == len { Ok(Some(body)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }

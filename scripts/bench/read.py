@@ -1,0 +1,58 @@
+"""The section `read`: throughput and latency of the mount."""
+
+from turns import cache, fim_environment, measure, mount_point, quick, run, table
+
+PEERS = [
+    ("kernel squashfs", ["mount", "-t", "squashfs", "-o", "loop,ro"]),
+    ("squashfuse_ll", ["squashfuse_ll"]),
+]
+
+
+def on_fim(image, *words):
+    return run([str(cache / image), "fim-exec", "/measure", *words], env=fim_environment()).split()
+
+
+def mounted(command, archive, *words):
+    run([*command, str(cache / archive), mount_point])
+    try:
+        words = [mount_point + word if word.startswith("/") else word for word in words]
+        return run([measure, *words]).split()
+    finally:
+        run(["umount", mount_point])
+
+
+def everywhere(image, *words):
+    """One turn: fim, then each peer, each on a fresh mount. The archive itself is in the page cache."""
+    archive = image.replace(".flatimage", ".sqfs")
+    for file in (image, archive):
+        with open(cache / file, "rb") as stream:
+            while stream.read(1 << 20):
+                pass
+    yield "**fim**", on_fim(image, *words)
+    for name, command in PEERS:
+        yield name, mounted(command, archive, *words)
+
+
+def gather(rounds, image, *words):
+    results = {}
+    for _ in range(rounds):
+        for name, result in everywhere(image, *words):
+            results.setdefault(name, []).append([float(word) for word in result])
+    return results
+
+
+def read():
+    rounds = 2 if quick else 7
+    for readers in ("1", "2"):
+        results = gather(rounds, "debian.flatimage", "tree", "/", readers, "2")
+        for index, what in ((1, "a fresh mount"), (2, "second pass")):
+            rows = [(name, [r[0] / r[index] / 1e6 for r in result]) for name, result in results.items()]
+            noun = "reader" if readers == "1" else "readers"
+            table(f"Reading the whole tree, {readers} {noun}, {what}", rows, "MB/s", "more", 0)
+    results = gather(rounds, "debian.flatimage", "list", "/", "2")
+    for index, what in ((1, "a fresh mount"), (2, "second pass")):
+        rows = [(name, [r[index] * 1e3 for r in result]) for name, result in results.items()]
+        table(f"Listing the whole tree with attributes, {what}", rows, "ms", "less", 0)
+    results = gather(rounds, "big.flatimage", "random", "/big.bin", "5000")
+    rows = [(name, [r[0] for r in result]) for name, result in results.items()]
+    table("Random 4 KiB of a 256 MiB file, a fresh mount", rows, "reads/s", "more", 0)

@@ -1,0 +1,47 @@
+"""The section `start`: from the start of a program to its exit."""
+
+from containers import CRUN, PODMAN, PODMAN_OPTIONS, Held, crun_bundle
+from turns import cache, fim_environment, image, mount_point, quick, spawn, table, tree, turns
+
+USER = "63999"
+
+
+def start():
+    archive = str(cache / "debian.sqfs")
+    bwrap = ["--dev", "/dev", "--proc", "/proc", "--unshare-all", "--die-with-parent", "/bin/true"]
+    first, static, joined, other = fim_environment(), fim_environment(), fim_environment(), fim_environment(USER)
+    other["HOME"] = "/"
+    bundle = crun_bundle("start", ["/bin/true"])
+    podman = [*PODMAN, "run", "--rm", *PODMAN_OPTIONS, "--rootfs", tree, "/bin/true"]
+    as_user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+    rows = [
+        ("**fim-exec /bin/true, first start**", lambda: spawn([image, "fim-exec", "/bin/true"], first)),
+        ("**fim-exec /bin/true, joining a session**", lambda: spawn([image, "fim-exec", "/bin/true"], joined)),
+        ("fim-exec /bin/true, first start, as a user", lambda: spawn([image, "fim-exec", "/bin/true"], other, as_user)),
+        ("fim-exec of a static program, first start", lambda: spawn([image, "fim-exec", "/measure", "nothing"], static)),
+        ("fork and exec of the host's /bin/true", lambda: spawn(["/bin/true"])),
+        ("bwrap --unshare-all on the unpacked tree", lambda: spawn(["bwrap", "--ro-bind", tree, "/", *bwrap])),
+        (
+            "squashfuse_ll, bwrap, umount",
+            lambda: spawn(
+                ["squashfuse_ll", archive, mount_point]
+                + ["++", "bwrap", "--ro-bind", mount_point, "/", *bwrap]
+                + ["++", "umount", mount_point]
+            ),
+        ),
+        (
+            "kernel squashfs on a loop device, bwrap, umount",
+            lambda: spawn(
+                ["mount", "-t", "squashfs", "-o", "loop,ro", archive, mount_point]
+                + ["++", "bwrap", "--ro-bind", mount_point, "/", *bwrap]
+                + ["++", "umount", mount_point]
+            ),
+        ),
+        (
+            "crun run on the unpacked tree",
+            lambda: spawn([*CRUN, "run", "-b", bundle, "fim-bench"]),
+        ),
+        ("podman run --rootfs on the unpacked tree", lambda: spawn(podman)),
+    ]
+    with Held([image, "fim-exec", "/measure", "hold"], env=joined):
+        table("Start to exit of `/bin/true`", turns(rows, 7 if quick else 31, 2), "ms", "less", 2)
