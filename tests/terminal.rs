@@ -18,13 +18,11 @@ fn the_window_size_is_the_users_and_follows_it() {
     let world = World::new();
     let mut terminal = Terminal::open(&world);
     assert_eq!(terminal.run("$IMAGE fim-exec stty size"), "24 80");
-    terminal.enter("$IMAGE fim-exec sh -c 'trap \"stty size\" WINCH; echo up; while read l; do echo $l; done'");
+    // The shell takes the signal between two commands.
+    terminal.enter("$IMAGE fim-exec sh -c 'trap \"stty size; exit\" WINCH; echo u\"\"p; while :; do sleep 1; done'");
     terminal.expect("up");
     terminal.resize(33, 101);
-    // The shell takes the signal between two commands.
-    terminal.press("turn\r");
     terminal.expect("33 101");
-    terminal.press("\x04");
     terminal.prompt();
 }
 
