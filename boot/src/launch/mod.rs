@@ -17,13 +17,14 @@ use std::path::PathBuf;
 
 use nix::sched::CloneFlags;
 use runtime::control::{Channel, ToGuest};
+use runtime::emulation::{Answering, Emulator};
 use runtime::image::Config;
 use runtime::instance::{self, Start, TerminalUse};
 use runtime::portal::Adoption;
 use runtime::sandbox::plan::Plan;
 use runtime::session::registry::Registry;
-use runtime::sys::descriptor;
 use runtime::sys::process::{self, Side};
+use runtime::sys::{descriptor, title};
 
 use crate::version::Build;
 use crate::{Failure, Invocation, Message, Roles};
@@ -190,15 +191,40 @@ impl Guest<'_> {
             }
             Ok(Side::Parent(pid)) => {
                 drop(gate);
-                match keeper.write_maps(pid, self.plan.sandbox.ids) {
-                    Ok(()) => 0,
+                match self.keep(pid, keeper) {
+                    Ok(answering) => {
+                        // The starter must see the end of the guest daemon, not of this process.
+                        drop(channel);
+                        answering.iter().for_each(Answering::wait);
+                        0
+                    }
                     // PID 1 reports what went wrong before it asked; a refused map is reported here.
-                    Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => 0,
-                    Err(error) => failed(format!("cannot map the instance's IDs: {error}")),
+                    Err((_, error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => 0,
+                    Err((action, error)) => failed(format!("cannot {action}: {error}")),
                 }
             }
             Err(errno) => failed(format!("cannot make the instance's namespaces: {}", errno.desc())),
         }
+    }
+}
+
+impl Guest<'_> {
+    /// Writes the ID maps of PID 1 and, where root is emulated, begins to answer for it.
+    fn keep(
+        &self,
+        pid: nix::unistd::Pid,
+        keeper: &instance::Keeper,
+    ) -> Result<Option<Answering>, (&'static str, std::io::Error)> {
+        let emulation = |error| ("emulate the users of the image", error);
+        let sandbox = &self.plan.sandbox;
+        let emulator =
+            sandbox.emulate_root.then(|| Emulator::prepare(&self.joined.data)).transpose().map_err(emulation)?;
+        keeper.write_maps(pid, sandbox.ids).map_err(|error| ("map the instance's IDs", error))?;
+        let Some(emulator) = emulator else { return Ok(None) };
+        title::set("fim-owners", b"fim: owners of an instance");
+        descriptor::detach_standard_streams().map_err(emulation)?;
+        let (listener, mounts) = keeper.take_over().map_err(emulation)?;
+        emulator.begin(listener, mounts, &sandbox.passing()).map(Some).map_err(emulation)
     }
 }
 

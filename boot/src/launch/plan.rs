@@ -103,6 +103,7 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
             private_network: !network,
             ids,
             keep_capabilities: program.root,
+            emulate_root: program.root && matches!(ids, IdMap::Single { .. }),
         },
         terminal: terminal_use(facts.terminals, facts.foreground),
         kind: if program.root { Kind::Root } else { Kind::Exec },

@@ -32,7 +32,8 @@ pub struct Joined {
     pub directory: PathBuf,
     /// The mount server, as a pidfd.
     pub server: OwnedFd,
-    data: PathBuf,
+    /// The data directory.
+    pub data: PathBuf,
     server_state: Server,
     /// Goes before the start lock does.
     fresh: Option<Fresh>,

@@ -122,6 +122,20 @@ pub struct Plan {
     pub ids: IdMap,
     /// Whether capabilities over the instance's own namespaces are kept (`fim-root`).
     pub keep_capabilities: bool,
+    /// Whether owners and users that the kernel does not know here are emulated (`fim-root` with one ID).
+    pub emulate_root: bool,
+}
+
+impl Plan {
+    /// Where the instance has a file system of its own that ends with it.
+    #[must_use]
+    pub fn passing(&self) -> Vec<PathBuf> {
+        let fresh = |step: &Step| match step {
+            Step::Fresh { kind: Fresh::Tmpfs { .. }, target } => Some(target.clone()),
+            _ => None,
+        };
+        self.steps.iter().filter_map(fresh).collect()
+    }
 }
 
 /// The command of an instance.

@@ -10,6 +10,7 @@ use seccompiler::{
     TargetArch, sock_filter,
 };
 
+use self::bpf::{ALLOW, ARCHITECTURE, JUMP_EQUAL, JUMP_SET, NUMBER, argument, give, jump, load};
 use super::Error;
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
@@ -154,33 +155,38 @@ enum Compat {
     Absent,
 }
 
-const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
-const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-const JUMP_SET: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
-const RETURN: u16 = 0x06; // BPF_RET | BPF_K
-const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+/// Instructions of classic BPF as seccomp uses them (linux/filter.h, linux/seccomp.h).
+pub(crate) mod bpf {
+    use seccompiler::sock_filter;
 
-/// Offsets into `struct seccomp_data` (linux/seccomp.h); the low half of an argument comes first on these machines.
-const NUMBER: u32 = 0;
-const ARCHITECTURE: u32 = 4;
-const fn argument(index: u32) -> u32 {
-    16 + 8 * index
-}
+    const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+    pub(crate) const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+    pub(crate) const JUMP_SET: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    pub(crate) const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 
-fn load(offset: u32) -> sock_filter {
-    sock_filter { code: LOAD_WORD, jt: 0, jf: 0, k: offset }
-}
+    /// Offsets into `struct seccomp_data` (linux/seccomp.h); the low half of an argument comes first on these machines.
+    pub(crate) const NUMBER: u32 = 0;
+    pub(crate) const ARCHITECTURE: u32 = 4;
+    pub(crate) const fn argument(index: u32) -> u32 {
+        16 + 8 * index
+    }
 
-fn give(value: u32) -> sock_filter {
-    sock_filter { code: RETURN, jt: 0, jf: 0, k: value }
+    pub(crate) fn load(offset: u32) -> sock_filter {
+        sock_filter { code: LOAD_WORD, jt: 0, jf: 0, k: offset }
+    }
+
+    pub(crate) fn give(value: u32) -> sock_filter {
+        sock_filter { code: RETURN, jt: 0, jf: 0, k: value }
+    }
+
+    pub(crate) fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
+        sock_filter { code, jt, jf, k }
+    }
 }
 
 fn refuse(errno: i32) -> sock_filter {
     give(libc::SECCOMP_RET_ERRNO | errno as u32)
-}
-
-fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
-    sock_filter { code, jt, jf, k }
 }
 
 #[cfg(target_arch = "x86_64")]

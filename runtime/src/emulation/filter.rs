@@ -1,0 +1,61 @@
+//! The filter that has the calls of [`super::calls`] wait for an answer.
+
+use seccompiler::sock_filter;
+
+use super::calls::{self, Name};
+use crate::sandbox::seccomp::bpf::{ALLOW, ARCHITECTURE, JUMP_EQUAL, JUMP_SET, NUMBER, argument, give, jump, load};
+
+#[cfg(target_arch = "x86_64")]
+const NATIVE: u32 = 0xC000_003E; // AUDIT_ARCH_X86_64
+#[cfg(target_arch = "aarch64")]
+const NATIVE: u32 = 0xC000_00B7; // AUDIT_ARCH_AARCH64
+
+/// The program. Other architectures pass: the filters of the sandbox say what becomes of them.
+#[must_use]
+pub fn program() -> Vec<sock_filter> {
+    let i386 = list(calls::i386());
+    let mut program = vec![load(ARCHITECTURE), jump(JUMP_EQUAL, calls::I386, 1, 0)];
+    // A conditional jump reaches 255 instructions; the unconditional one (BPF_JMP | BPF_JA) any.
+    program.push(sock_filter { code: 0x05, jt: 0, jf: 0, k: i386.len() as u32 });
+    program.extend(i386);
+    program.extend([jump(JUMP_EQUAL, NATIVE, 1, 0), give(ALLOW)]);
+    program.extend(list(calls::native()));
+    program
+}
+
+/// Each entry is followed by its own answer, so that no jump is long.
+fn list(calls: impl Iterator<Item = (u32, Name)>) -> Vec<sock_filter> {
+    let mut body = vec![load(NUMBER)];
+    for (number, name) in calls {
+        match calls::creation_flags(name) {
+            None => body.extend([jump(JUMP_EQUAL, number, 0, 1), give(libc::SECCOMP_RET_USER_NOTIF)]),
+            // Only where a file may be made; opening one is the commonest of all calls.
+            Some(flags) => body.extend([
+                jump(JUMP_EQUAL, number, 0, 4),
+                load(argument(u32::from(flags))),
+                jump(JUMP_SET, libc::O_CREAT as u32, 0, 1),
+                give(libc::SECCOMP_RET_USER_NOTIF),
+                give(ALLOW),
+            ]),
+        }
+    }
+    body.push(give(ALLOW));
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_fits_and_every_jump_stays_inside() {
+        let program = program();
+        assert!(program.len() < 4096, "{} instructions", program.len());
+        for (at, line) in program.iter().enumerate() {
+            if line.code & 0x07 == 0x05 {
+                let far = if line.code == 0x05 { line.k as usize } else { usize::from(line.jt.max(line.jf)) };
+                assert!(at + 1 + far < program.len(), "instruction {at} leads out");
+            }
+        }
+    }
+}
