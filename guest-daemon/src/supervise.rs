@@ -40,7 +40,7 @@ pub(crate) fn run(start: &Start, built: Built) -> Result<(), Error> {
         let watched =
             [start.channel.as_fd(), start.server.as_fd(), signals.as_fd(), doorbell.as_fd(), start.gate.as_fd()];
         // Without emulation the gate is closed by now, and nobody's business.
-        let count = watched.len() - usize::from(!start.plan.emulate_root);
+        let count = watched.len() - usize::from(!start.emulate_root);
         let mut fds = watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         match poll(&mut fds[..count], PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}

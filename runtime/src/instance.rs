@@ -93,7 +93,7 @@ impl Keeper {
     ///
     /// # Errors
     /// When the process has gone, or a map is refused.
-    pub fn write_maps(&self, pid: Pid, ids: IdMap) -> io::Result<()> {
+    pub fn write_maps(&self, pid: Pid, ids: &IdMap) -> io::Result<()> {
         hear(&self.0)?;
         ids.write(pid)?;
         self.0.send(&[0], None)
@@ -120,6 +120,8 @@ pub struct Start {
     pub directory: PathBuf,
     /// What the instance sees.
     pub plan: Plan,
+    /// Whether owners and users that the kernel does not know here are emulated.
+    pub emulate_root: bool,
     /// What it runs.
     pub command: Command,
     /// Whether and how it gets a terminal.

@@ -5,6 +5,7 @@ mod detach;
 pub mod environment;
 pub mod facts;
 pub mod plan;
+mod rung;
 pub mod session;
 pub(crate) mod signals;
 mod starter;
@@ -181,6 +182,7 @@ impl Guest<'_> {
                     root: self.joined.directory.join("root"),
                     directory: Registry::new(&self.joined.directory).directory(self.id),
                     plan: self.sandbox(),
+                    emulate_root: self.emulates_root(),
                     command: self.plan.command.clone(),
                     terminal: self.plan.terminal,
                     channel,
@@ -209,6 +211,10 @@ impl Guest<'_> {
 }
 
 impl Guest<'_> {
+    fn emulates_root(&self) -> bool {
+        self.joined.rung.emulates(self.plan.sandbox.keep_capabilities)
+    }
+
     /// Writes the ID maps of PID 1 and, where root is emulated, begins to answer for it.
     fn keep(
         &self,
@@ -218,8 +224,10 @@ impl Guest<'_> {
         let emulation = |error| ("emulate the users of the image", error);
         let sandbox = &self.plan.sandbox;
         let emulator =
-            sandbox.emulate_root.then(|| Emulator::prepare(&self.joined.data)).transpose().map_err(emulation)?;
-        keeper.write_maps(pid, sandbox.ids).map_err(|error| ("map the instance's IDs", error))?;
+            self.emulates_root().then(|| Emulator::prepare(&self.joined.data)).transpose().map_err(emulation)?;
+        keeper
+            .write_maps(pid, &self.joined.rung.instance(&sandbox.account))
+            .map_err(|error| ("map the instance's IDs", error))?;
         let Some(emulator) = emulator else { return Ok(None) };
         title::set("fim-owners", b"fim: owners of an instance");
         descriptor::detach_standard_streams().map_err(emulation)?;

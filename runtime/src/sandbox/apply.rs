@@ -51,17 +51,17 @@ pub fn enter(plan: &Plan, root: &Path) -> Result<(), Error> {
 }
 
 /// Gives up what the set-up needed, for good. The calling process has joined the instance's user namespace. Returns
-/// where calls wait for an answer when the plan has root emulated.
+/// where calls wait for an answer when root is to be emulated.
 ///
 /// # Errors
 /// When the kernel refuses to give up a capability or to take the filter.
-pub fn seal(plan: &Plan) -> Result<Option<Listener>, Error> {
+pub fn seal(plan: &Plan, emulate_root: bool) -> Result<Option<Listener>, Error> {
     if !plan.keep_capabilities {
         capability::drop_all().map_err(Error::step("drop", "capabilities"))?;
     }
     nix::sys::prctl::set_no_new_privs().map_err(Error::step("set", "no_new_privs"))?;
     seccomp::install()?;
-    plan.emulate_root.then(emulation::install).transpose().map_err(Error::step("emulate", "the users of the image"))
+    emulate_root.then(emulation::install).transpose().map_err(Error::step("emulate", "the users of the image"))
 }
 
 fn prepare(step: &Step) -> Result<Option<Detached>, Error> {

@@ -5,6 +5,7 @@ pub mod apply;
 pub mod id_map;
 pub mod plan;
 pub mod seccomp;
+pub mod subordinate;
 
 use std::path::PathBuf;
 

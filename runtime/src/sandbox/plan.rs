@@ -4,8 +4,6 @@
 use std::ffi::CString;
 use std::path::PathBuf;
 
-use super::id_map::IdMap;
-
 /// How a bind may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -118,12 +116,8 @@ pub struct Plan {
     pub account: Account,
     /// Whether the network namespace is the instance's own, with nothing but loopback.
     pub private_network: bool,
-    /// IDs of the instance's user namespace.
-    pub ids: IdMap,
     /// Whether capabilities over the instance's own namespaces are kept (`fim-root`).
     pub keep_capabilities: bool,
-    /// Whether owners and users that the kernel does not know here are emulated (`fim-root` with one ID).
-    pub emulate_root: bool,
 }
 
 impl Plan {
