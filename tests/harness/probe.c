@@ -84,6 +84,30 @@ static void i386(void)
 }
 #endif
 
+#ifdef __x86_64__
+/* What lies below 4 GiB, where i386 calls look. */
+static char low_path[256];
+static unsigned low_ids[24], low_groups[2];
+
+/* Gives a file an owner, shows it, and becomes that user, all by calls of i386. */
+static void owners32(const char *path, int uid, int gid)
+{
+    strncpy(low_path, path, sizeof low_path - 1);
+    tell("chown32", call32(212, (long)low_path, uid, gid));
+    tell("stat64", call32(195, (long)low_path, (long)low_ids, 0));
+    printf("owner=%u:%u\n", low_ids[6], low_ids[7]);
+    tell("chown16", call32(182, (long)low_path, 7, 0xffff));
+    tell("lstat64", call32(196, (long)low_path, (long)low_ids, 0));
+    printf("owner=%u:%u\n", low_ids[6], low_ids[7]);
+    low_groups[0] = gid;
+    tell("setgroups32", call32(206, 1, (long)low_groups, 0));
+    tell("setresgid32", call32(210, gid, gid, gid));
+    tell("setuid32", call32(213, uid, 0, 0));
+    printf("ids=%ld:%ld:%ld\n", call32(199, 0, 0, 0), call32(24, 0, 0, 0), call32(202, 0, 0, 0));
+    tell("setuid16", call32(23, 0, 0, 0));
+}
+#endif
+
 static void put(const char *path, const char *text)
 {
     int fd = open(path, O_WRONLY);
@@ -187,6 +211,8 @@ int main(int argc, char **argv)
 #ifdef __x86_64__
     else if (!strcmp(verb, "calls32"))
         i386();
+    else if (!strcmp(verb, "owners32"))
+        owners32(argv[2], atoi(argv[3]), atoi(argv[4]));
 #endif
     else if (!strcmp(verb, "mounts") || !strcmp(verb, "mounts-in-namespace")) {
         if (verb[6])

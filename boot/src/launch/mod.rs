@@ -153,11 +153,11 @@ impl Guest<'_> {
         let (gate, keeper) = instance::gate()?;
         match process::fork().map_err(|errno| Message::boxed(format!("cannot start an instance: {errno}")))? {
             Side::Parent(pid) => Ok(pid),
-            Side::Child => std::process::exit(self.intermediate(channel, gate, &keeper)),
+            Side::Child => std::process::exit(self.intermediate(channel, gate, keeper)),
         }
     }
 
-    fn intermediate(&self, channel: Channel, gate: instance::Gate, keeper: &instance::Keeper) -> i32 {
+    fn intermediate(&self, channel: Channel, gate: instance::Gate, keeper: instance::Keeper) -> i32 {
         let failed = |text: String| {
             // Whoever reads this is the parent, which sees the end of the channel in any case.
             let _ = channel.send(&runtime::control::FromGuest::Failed(text).encode(), None);
@@ -175,6 +175,8 @@ impl Guest<'_> {
         }
         match process::clone_sibling(self.plan.namespaces) {
             Ok(Side::Child) => {
+                // Its end is to be seen when the other process has gone.
+                drop(keeper);
                 let Ok(server) = self.joined.server.try_clone() else {
                     return failed("out of file descriptors".to_owned());
                 };
@@ -193,7 +195,7 @@ impl Guest<'_> {
             }
             Ok(Side::Parent(pid)) => {
                 drop(gate);
-                match self.keep(pid, keeper) {
+                match self.keep(pid, &keeper) {
                     Ok(answering) => {
                         // The starter must see the end of the guest daemon, not of this process.
                         drop(channel);

@@ -37,6 +37,7 @@ pub enum Name {
     Getresuid,
     Getresgid,
     Getgroups,
+    Prctl,
 }
 
 /// How a call passes IDs and structures.
@@ -117,6 +118,7 @@ const CALLS: &[Entry] = &[
     entry(Name::Getresuid, libc::SYS_getresuid, 209, 165),
     entry(Name::Getresgid, libc::SYS_getresgid, 211, 171),
     entry(Name::Getgroups, libc::SYS_getgroups, 205, 80),
+    entry(Name::Prctl, libc::SYS_prctl, 172, 0),
 ];
 
 /// Numbers of the machine's own calls, with their names.
@@ -147,12 +149,23 @@ pub fn find(architecture: u32, number: i64) -> Option<(Name, Abi)> {
     })
 }
 
-/// Where the flags of a call that may make a file stand among its arguments.
+/// What an argument must be for a call to be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// One of these bits is set.
+    Set(u32),
+    /// It is this.
+    Equal(u32),
+}
+
+/// The condition of a call that is mostly none of our business, with the number of the argument: opening a file is the
+/// commonest of all calls, but few make one.
 #[must_use]
-pub fn creation_flags(name: Name) -> Option<u8> {
+pub fn condition(name: Name) -> Option<(u32, Condition)> {
     match name {
-        Name::Open => Some(1),
-        Name::Openat => Some(2),
+        Name::Open => Some((1, Condition::Set(libc::O_CREAT as u32))),
+        Name::Openat => Some((2, Condition::Set(libc::O_CREAT as u32))),
+        Name::Prctl => Some((0, Condition::Equal(libc::PR_SET_KEEPCAPS as u32))),
         _ => None,
     }
 }

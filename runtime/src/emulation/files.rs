@@ -121,7 +121,7 @@ impl Supervisor {
         let Some((status, kept)) = self.known(&object)? else { return Ok(Answer::CarryOn) };
         let before = self.owner(&object).unwrap_or_default();
         let after = Owner { uid: uid.unwrap_or(before.uid), gid: gid.unwrap_or(before.gid), ..before };
-        may_change(&self.identity(target.call.thread), &before, &after)?;
+        may_change(&self.identity(target), &before, &after)?;
         if after != before {
             self.remember(&object, status, kept, after)?;
         }
@@ -134,7 +134,7 @@ impl Supervisor {
     pub(super) fn make(&self, target: &Target<'_>, name: Name) -> nix::Result<Answer> {
         let [one, two, three, four, ..] = target.call.arguments;
         let at = |at: bool| if at { (Base::at(one), two, three, four) } else { (Base::Directory, one, two, three) };
-        let identity = self.identity(target.call.thread);
+        let identity = self.identity(target);
         let plain = identity.user.files == 0 && identity.group.files == 0;
         let ((base, path, second, third), is_device) = match name {
             Name::Mknod | Name::Mknodat => {

@@ -2,7 +2,7 @@
 
 use seccompiler::sock_filter;
 
-use super::calls::{self, Name};
+use super::calls::{self, Condition, Name};
 use crate::sandbox::seccomp::bpf::{ALLOW, ARCHITECTURE, JUMP_EQUAL, JUMP_SET, NUMBER, argument, give, jump, load};
 
 #[cfg(target_arch = "x86_64")]
@@ -27,17 +27,21 @@ pub fn program() -> Vec<sock_filter> {
 fn list(calls: impl Iterator<Item = (u32, Name)>) -> Vec<sock_filter> {
     let mut body = vec![load(NUMBER)];
     for (number, name) in calls {
-        match calls::creation_flags(name) {
-            None => body.extend([jump(JUMP_EQUAL, number, 0, 1), give(libc::SECCOMP_RET_USER_NOTIF)]),
-            // Only where a file may be made; opening one is the commonest of all calls.
-            Some(flags) => body.extend([
-                jump(JUMP_EQUAL, number, 0, 4),
-                load(argument(u32::from(flags))),
-                jump(JUMP_SET, libc::O_CREAT as u32, 0, 1),
-                give(libc::SECCOMP_RET_USER_NOTIF),
-                give(ALLOW),
-            ]),
-        }
+        let Some((index, condition)) = calls::condition(name) else {
+            body.extend([jump(JUMP_EQUAL, number, 0, 1), give(libc::SECCOMP_RET_USER_NOTIF)]);
+            continue;
+        };
+        let (test, value) = match condition {
+            Condition::Set(bits) => (JUMP_SET, bits),
+            Condition::Equal(value) => (JUMP_EQUAL, value),
+        };
+        body.extend([
+            jump(JUMP_EQUAL, number, 0, 4),
+            load(argument(index)),
+            jump(test, value, 0, 1),
+            give(libc::SECCOMP_RET_USER_NOTIF),
+            give(ALLOW),
+        ]);
     }
     body.push(give(ALLOW));
     body

@@ -85,7 +85,15 @@ pub struct Identity {
     pub group: Ids,
     /// Supplementary groups.
     pub groups: Vec<u32>,
+    /// The program that keeps its capabilities when it becomes another user (`PR_SET_KEEPCAPS`), until it executes
+    /// another.
+    pub keeps: Option<Program>,
+    /// The program that has kept them.
+    pub capable: Option<Program>,
 }
+
+/// What tells a program from the next one that the same process executes: the address of its stack.
+pub type Program = u64;
 
 /// A change of IDs that a program asks for; `None` leaves one as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +112,15 @@ impl Identity {
     /// Whether the process may become anybody and change any file's owner.
     #[must_use]
     pub fn is_privileged(&self) -> bool {
-        self.user.effective == 0
+        self.user.effective == 0 || self.capable.is_some()
+    }
+
+    /// The identity as the program that runs now has it.
+    #[must_use]
+    pub fn seen_by(mut self, program: Program) -> Self {
+        self.keeps = self.keeps.filter(|&keeper| keeper == program);
+        self.capable = self.capable.filter(|&capable| capable == program);
+        self
     }
 
     /// The identity after a change of user or group IDs.
@@ -122,6 +138,9 @@ impl Identity {
         };
         let mut changed = self.clone();
         *(if user { &mut changed.user } else { &mut changed.group }) = ids;
+        if user && privileged && !changed.user.knows(0) {
+            changed.capable = self.keeps;
+        }
         Ok(changed)
     }
 
@@ -232,6 +251,18 @@ mod tests {
         // The effective ID goes to the saved one when the real one is set, or the effective is not the real one.
         assert_eq!(root.change(true, &Change::Two(None, Some(42))).unwrap().user, user(0, 42, 42));
         assert_eq!(root.change(true, &Change::Two(Some(42), Some(42))).unwrap().user, user(42, 42, 42));
+    }
+
+    #[test]
+    fn capabilities_are_kept_until_another_program_runs() {
+        let root = Identity { keeps: Some(7), ..Identity::default() };
+        let ann = root.change(true, &Change::Three([Some(1000); 3])).unwrap();
+        assert!(ann.is_privileged());
+        let with_group = ann.seen_by(7).change(false, &Change::One(50)).unwrap();
+        assert_eq!(with_group.group.effective, 50);
+        let next = with_group.seen_by(8);
+        assert!(!next.is_privileged() && next.change(false, &Change::One(0)).is_err());
+        assert!(!Identity::default().change(true, &Change::One(5)).unwrap().is_privileged());
     }
 
     #[test]

@@ -44,9 +44,24 @@ fn decode(bytes: &[u8], abi: Abi) -> Vec<u32> {
 
 impl Supervisor {
     /// Who the process of a thread believes to be.
-    pub(super) fn identity(&self, thread: Pid) -> Arc<Identity> {
-        let known = self.identities.lock().ok().and_then(|identities| identities.of(thread));
-        known.unwrap_or_default()
+    pub(super) fn identity(&self, target: &Target<'_>) -> Arc<Identity> {
+        let known = self.identities.lock().ok().and_then(|identities| identities.of(target.call.thread));
+        let known = known.unwrap_or_default();
+        if known.keeps.is_none() && known.capable.is_none() {
+            return known;
+        }
+        Arc::new(Identity::clone(&known).seen_by(target.program().unwrap_or_default()))
+    }
+
+    /// prctl(2) with `PR_SET_KEEPCAPS`, which the kernel does too.
+    pub(super) fn keep_capabilities(&self, target: &Target<'_>) -> nix::Result<Answer> {
+        let wanted = target.call.arguments[1] == 1;
+        let mut identity = Identity::clone(&self.identity(target));
+        if wanted != identity.keeps.is_some() {
+            identity.keeps = if wanted { Some(target.program()?) } else { None };
+            self.assume(target.call.thread, identity)?;
+        }
+        Ok(Answer::CarryOn)
     }
 
     fn assume(&self, thread: Pid, identity: Identity) -> nix::Result<()> {
@@ -56,8 +71,7 @@ impl Supervisor {
     /// setuid(2) and its kin.
     pub(super) fn become_other(&self, target: &Target<'_>, name: Name, abi: Abi) -> nix::Result<Answer> {
         let [one, two, three] = [0, 1, 2].map(|index| id(target.call.arguments[index], abi));
-        let thread = target.call.thread;
-        let before = self.identity(thread);
+        let before = self.identity(target);
         let (user, change) = match name {
             Name::Setuid => (true, Change::One(one.ok_or(Errno::EINVAL)?)),
             Name::Setgid => (false, Change::One(one.ok_or(Errno::EINVAL)?)),
@@ -70,7 +84,7 @@ impl Supervisor {
         };
         let after = before.change(user, &change)?;
         if after != *before {
-            self.assume(thread, after)?;
+            self.assume(target.call.thread, after)?;
         }
         let ids = if user { before.user } else { before.group };
         Ok(Answer::Return(if matches!(change, Change::Files(_)) { i64::from(told(ids.files, abi)) } else { 0 }))
@@ -87,9 +101,8 @@ impl Supervisor {
         if bytes.len() != len {
             return Err(Errno::EFAULT);
         }
-        let thread = target.call.thread;
-        let after = self.identity(thread).with_groups(decode(&bytes, abi))?;
-        self.assume(thread, after)?;
+        let after = self.identity(target).with_groups(decode(&bytes, abi))?;
+        self.assume(target.call.thread, after)?;
         Ok(Answer::Return(0))
     }
 
@@ -97,7 +110,7 @@ impl Supervisor {
     pub(super) fn tell(&self, target: &Target<'_>, name: Name, abi: Abi) -> nix::Result<Answer> {
         let known = self.identities.lock().ok().and_then(|identities| identities.of(target.call.thread));
         let Some(identity) = known else { return Ok(Answer::CarryOn) };
-        let Identity { user, group, groups } = &*identity;
+        let Identity { user, group, groups, .. } = &*identity;
         let value = match name {
             Name::Getuid => user.real,
             Name::Geteuid => user.effective,

@@ -194,6 +194,7 @@ impl Supervisor {
                 self.become_other(&target, name, abi)
             }
             Setgroups => self.set_groups(&target, abi),
+            Prctl => self.keep_capabilities(&target),
             Getuid | Geteuid | Getgid | Getegid | Getresuid | Getresgid | Getgroups => self.tell(&target, name, abi),
         }
     }

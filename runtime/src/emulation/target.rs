@@ -7,6 +7,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -17,6 +18,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{chroot, fchdir};
 
 use super::Handles;
+use super::identity::Program;
 use crate::sys::notifier::{Listener, Notification};
 
 /// Longest path, its zero byte included (`PATH_MAX`).
@@ -154,6 +156,20 @@ impl Target<'_> {
         let text = std::io::read_to_string(status).map_err(|_| Errno::ESRCH)?;
         let mask = text.lines().find_map(|line| line.strip_prefix("Umask:")).map(str::trim);
         mask.and_then(|mask| u32::from_str_radix(mask, 8).ok()).ok_or(Errno::EIO)
+    }
+
+    /// What tells the program that runs now from the next (field 28 of proc_pid_stat(5)).
+    ///
+    /// # Errors
+    /// `ESRCH`, `EIO` when the kernel does not tell it.
+    pub(super) fn program(&self) -> nix::Result<Program> {
+        let stat = File::from(self.open("stat", OFlag::O_RDONLY)?);
+        let mut bytes = Vec::new();
+        (&stat).read_to_end(&mut bytes).map_err(|_| Errno::ESRCH)?;
+        // The name stands in parentheses and may hold anything; the field behind the last ')' is the third.
+        let end = bytes.iter().rposition(|&byte| byte == b')').ok_or(Errno::EIO)?;
+        let field = bytes[end + 1..].split(|&byte| byte == b' ').filter(|field| !field.is_empty()).nth(25);
+        field.and_then(|field| std::str::from_utf8(field).ok()?.parse().ok()).ok_or(Errno::EIO)
     }
 
     /// Opens the object of a call as a path, which neither reads nor changes it.
