@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::SystemTime;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
@@ -40,17 +41,17 @@ impl Supervisor {
 
     /// The remembered owner of an object; `None` for one without a mark.
     fn owner(&self, object: &OwnedFd) -> Option<Owner> {
-        // Most objects have none, and the kernel's own answer holds.
-        let marked = xattr::get_deref(number(object), OWNER_XATTR).ok().flatten();
-        let mut ledger = self.ledger.lock().ok()?;
-        if marked.is_none() && ledger.is_empty() {
-            return None;
-        }
         let (status, kept) = self.known(object).ok()??;
-        match marked {
-            Some(value) => Owner::decode(&value),
-            None => ledger.get(&status, kept),
+        if carries_attributes(u32::from(status.stx_mode)) && !self.unmarked.lock().ok()?.holds(&status) {
+            match xattr::get_deref(number(object), OWNER_XATTR) {
+                Ok(Some(value)) => return Owner::decode(&value),
+                Ok(None) => self.unmarked.lock().ok()?.learn(&status, SystemTime::now()),
+                // A file system without attributes: the ledger knows.
+                Err(_) => {}
+            }
         }
+        let mut ledger = self.ledger.lock().ok()?;
+        if ledger.is_empty() { None } else { ledger.get(&status, kept) }
     }
 
     fn remember(&self, object: &OwnedFd, status: Status, kept: bool, owner: Owner) -> nix::Result<()> {
@@ -100,7 +101,11 @@ impl Supervisor {
                 layout::statx(Status::of(&object, flags, mask)?, &owner)
             }
             (_, Abi::Native) => layout::native(status::stat(&object)?, &owner),
+            #[cfg(target_arch = "x86_64")]
             _ => layout::stat64(status::stat(&object)?, &owner),
+            // No other machine has the calls of i386.
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => return Ok(Answer::CarryOn),
         };
         target.write(buffer, &bytes)?;
         Ok(Answer::Return(0))
@@ -121,7 +126,9 @@ impl Supervisor {
         let Some((status, kept)) = self.known(&object)? else { return Ok(Answer::CarryOn) };
         let before = self.owner(&object).unwrap_or_default();
         let after = Owner { uid: uid.unwrap_or(before.uid), gid: gid.unwrap_or(before.gid), ..before };
-        may_change(&self.identity(target), &before, &after)?;
+        if uid.or(gid).is_some() {
+            may_change(&self.identity(target), &before, &after)?;
+        }
         if after != before {
             self.remember(&object, status, kept, after)?;
         }

@@ -47,8 +47,9 @@ impl Ids {
 
     /// setreuid(2), setregid(2).
     fn set_two(self, real: Option<u32>, effective: Option<u32>, privileged: bool) -> nix::Result<Self> {
-        let real_allowed = real.is_none_or(|id| id == self.real || id == self.effective);
-        if !privileged && !(real_allowed && effective.is_none_or(|id| self.knows(id))) {
+        let allowed =
+            real.is_none_or(|id| id == self.real || id == self.effective) && effective.is_none_or(|id| self.knows(id));
+        if !privileged && !allowed {
             return Err(Errno::EPERM);
         }
         let now = effective.unwrap_or(self.effective);

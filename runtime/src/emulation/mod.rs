@@ -15,6 +15,7 @@ mod layout;
 pub mod ledger;
 pub mod owner;
 mod target;
+mod unmarked;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -32,6 +33,7 @@ use self::calls::Name;
 use self::identity::Identities;
 use self::ledger::Ledger;
 use self::target::Target;
+use self::unmarked::Unmarked;
 use crate::sys::notifier::{self, Listener, Notification};
 use crate::sys::process;
 use crate::sys::status::Status;
@@ -78,6 +80,7 @@ struct Supervisor {
     mounts: Mounts,
     identities: Mutex<Identities>,
     ledger: Mutex<Ledger>,
+    unmarked: Mutex<Unmarked>,
 }
 
 /// What becomes of a call.
@@ -121,6 +124,7 @@ impl Emulator {
             mounts: Mounts { root, passing },
             identities: Mutex::default(),
             ledger: Mutex::new(self.ledger),
+            unmarked: Mutex::default(),
         });
         for _ in 0..THREADS {
             let supervisor = Arc::clone(&supervisor);
