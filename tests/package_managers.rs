@@ -497,6 +497,7 @@ fn emulation_reaches_nothing_of_the_host() {
         for path in /dev/stdin /proc/self/fd/0 /dev/fd/0; do chown 5:5 $path 2>/dev/null && echo "changed $path"; done
         (su -s /bin/sh nobody -c 'touch /proc/self/fd/0/x; mkdir /proc/1/root/x; touch /proc/1/cwd/x') 2>/dev/null
         chown 5:5 /proc/1/root /proc/1/cwd /proc/1/fd/3 /proc/1/root/.. /proc/self /proc /dev/null 2>/dev/null && echo changed
+        probe race-owners >/dev/null
         stat -c %u:%g /dev/stdin
         cd /proc/1/cwd 2>/dev/null && echo entered
         echo end
@@ -537,6 +538,25 @@ fn the_supervisor_is_out_of_the_guests_reach() {
     assert!(lied.text().ends_with("\n3"), "{lied:?}");
     // What is not there gets the kernel's own answer.
     world.root_sh("chown 5:5 /nothing").run().exits(1).complains_of(&["No such file"]);
+}
+
+#[test]
+fn odd_arguments_get_the_kernels_answers() {
+    let mut worlds = vec![emulated()];
+    if is_root() {
+        // Without emulation the kernel itself answers.
+        worlds.push(World::new());
+    }
+    let expected = "stat-path=EFAULT stat-buffer=EFAULT stat-flags=EINVAL statx-buffer=EFAULT stat-long=ENAMETOOLONG \
+                    stat-empty=ENOENT fstat=EBADF chown-path=EFAULT chown-flags=EINVAL chown-long=ENAMETOOLONG \
+                    fchown=EBADF chown-through-file=ENOTDIR chown-nothing=ok setuid=EINVAL setgroups-pointer=EFAULT \
+                    setgroups-count=EINVAL setgroups-negative=EINVAL setgroups=ok getgroups-short=EINVAL \
+                    getgroups-pointer=EFAULT getresuid=EFAULT setresuid=ok mkdir-path=EFAULT open-path=EFAULT \
+                    mkdir-dots=EEXIST mkdir-nowhere=ENOENT symlink-text=EFAULT open-exclusive=EEXIST";
+    for world in worlds {
+        let printed = world.root_sh("touch /f; chown 3:3 /f; probe owner-faults /f").prints();
+        assert_eq!(printed.lines().collect::<Vec<_>>(), expected.split_whitespace().collect::<Vec<_>>());
+    }
 }
 
 #[test]

@@ -89,8 +89,8 @@ impl Supervisor {
         let (place, buffer) = match name {
             Name::Lstat => (Place::path(one, false), two),
             Name::Fstat => (Place::descriptor(one), two),
-            Name::Fstatat => (Place::at(one, two, four), three),
-            Name::Statx => (Place::at(one, two, three), five),
+            Name::Fstatat => (Place::at(one, two, four, libc::AT_NO_AUTOMOUNT)?, three),
+            Name::Statx => (Place::at(one, two, three, libc::AT_NO_AUTOMOUNT | libc::AT_STATX_SYNC_TYPE)?, five),
             _ => (Place::path(one, true), two),
         };
         let Ok(object) = target.object(&place) else { return Ok(Answer::CarryOn) };
@@ -116,7 +116,7 @@ impl Supervisor {
         let [one, two, three, four, five, _] = target.call.arguments;
         let (place, uid, gid) = match name {
             Name::Fchown => (Place::descriptor(one), two, three),
-            Name::Fchownat => (Place::at(one, two, five), three, four),
+            Name::Fchownat => (Place::at(one, two, five, 0)?, three, four),
             Name::Lchown => (Place::path(one, false), two, three),
             _ => (Place::path(one, true), two, three),
         };

@@ -72,13 +72,18 @@ impl Place {
     }
 
     /// A path below a base, with the `AT_*` flags of the call.
-    #[must_use]
-    pub fn at(base: u64, address: u64, flags: u64) -> Self {
+    ///
+    /// # Errors
+    /// `EINVAL` for a flag that is none of `known`.
+    pub fn at(base: u64, address: u64, flags: u64, known: i32) -> nix::Result<Self> {
         let flags = flags as i32;
+        if flags & !(libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH | known) != 0 {
+            return Err(Errno::EINVAL);
+        }
         let empty = flags & libc::AT_EMPTY_PATH != 0;
         // Linux 6.11 takes a null path for an empty one.
         let path = (address != 0 || !empty).then_some(address);
-        Self { base: Base::at(base), path, follow: flags & libc::AT_SYMLINK_NOFOLLOW == 0, empty }
+        Ok(Self { base: Base::at(base), path, follow: flags & libc::AT_SYMLINK_NOFOLLOW == 0, empty })
     }
 
     /// An open descriptor.
@@ -255,9 +260,11 @@ mod tests {
 
     #[test]
     fn places() {
-        let at = Place::at(libc::AT_FDCWD as u32 as u64, 16, libc::AT_SYMLINK_NOFOLLOW as u64);
-        assert_eq!(at, Place { base: Base::Directory, path: Some(16), follow: false, empty: false });
-        let null = Place::at(5, 0, libc::AT_EMPTY_PATH as u64);
-        assert_eq!(null, Place { base: Base::Descriptor(5), path: None, follow: true, empty: true });
+        let at = Place::at(libc::AT_FDCWD as u32 as u64, 16, libc::AT_SYMLINK_NOFOLLOW as u64, 0);
+        assert_eq!(at, Ok(Place { base: Base::Directory, path: Some(16), follow: false, empty: false }));
+        let null = Place::at(5, 0, libc::AT_EMPTY_PATH as u64, 0);
+        assert_eq!(null, Ok(Place { base: Base::Descriptor(5), path: None, follow: true, empty: true }));
+        assert_eq!(Place::at(5, 0, 0x40_0000, 0), Err(Errno::EINVAL));
+        assert!(Place::at(5, 0, libc::AT_NO_AUTOMOUNT as u64, libc::AT_NO_AUTOMOUNT).is_ok());
     }
 }
