@@ -20,6 +20,9 @@ test xz-utils         compressed archives for the packer
 test zstd             compressed archives for the packer
 test perl-base        reads directories in ways that no shell does
 test util-linux       setpriv, setsid, unshare, mount
+test uidmap           newuidmap and newgidmap map subordinate IDs
+test apt              apt-get fetches the packages that the tests install in the Debian tree
+test dpkg             dpkg-deb reads what stands in a package
 test python3          scripts/test.sh reads cargo's messages with it
 ci python3            licences and sources are checked with it
 ci shellcheck         checks the scripts

@@ -98,7 +98,12 @@ fn build(start: &Start) -> Result<Built, Error> {
     start.gate.ask_for_maps().map_err(Error::system("have the instance's IDs mapped"))?;
     // 7. Nothing in the instance may look into this process (its descriptors reach out of the instance).
     prctl::set_dumpable(false).map_err(Error::system("close this process to others"))?;
-    apply::seal(&start.plan)?;
+    if let Some(calls) = apply::seal(&start.plan, start.emulate_root)? {
+        // Where root is emulated, the process that wrote the maps stays and answers.
+        File::open("/proc/self/ns/mnt")
+            .and_then(|mounts| start.gate.hand_over(&calls, &mounts))
+            .map_err(Error::system("have root emulated"))?;
+    }
     Ok(Built { terminal, pipes, doorbell })
 }
 

@@ -37,16 +37,24 @@ pub(crate) fn run(start: &Start, built: Built) -> Result<(), Error> {
     instance.report(&FromGuest::Started);
     let mut doorbells = Doorbells::default();
     loop {
-        let watched = [start.channel.as_fd(), start.server.as_fd(), signals.as_fd(), doorbell.as_fd()];
+        let watched =
+            [start.channel.as_fd(), start.server.as_fd(), signals.as_fd(), doorbell.as_fd(), start.gate.as_fd()];
+        // Without emulation the gate is closed by now, and nobody's business.
+        let count = watched.len() - usize::from(!start.emulate_root);
         let mut fds = watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        match poll(&mut fds, PollTimeout::NONE) {
+        match poll(&mut fds[..count], PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(Error::system("wait for events")(errno)),
         }
-        let [channel, server, child, ring] = fds.map(|fd| fd.any().unwrap_or(false));
+        let [channel, server, child, ring, emulator] = fds.map(|fd| fd.any().unwrap_or(false));
         // Before the command's own end: without its files it ends by an error that is not its own.
         if server {
             instance.report(&files_gone());
+            return Ok(());
+        }
+        if emulator {
+            let text = "the process that keeps the owners of files has ended; the instance cannot go on without it";
+            instance.report(&FromGuest::Failed(text.to_owned()));
             return Ok(());
         }
         if child {

@@ -1,8 +1,8 @@
 //! What a starter and the guest daemon of its instance agree on before the instance exists.
 
-use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use nix::unistd::Pid;
@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use crate::control::Channel;
 use crate::sandbox::id_map::IdMap;
 use crate::sandbox::plan::{Command, Plan};
+use crate::sys::notifier::Listener;
 
 /// Whether an instance gets a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,33 +27,45 @@ pub enum TerminalUse {
     },
 }
 
-/// Where PID 1 of an instance waits for its ID maps, which only a process outside can write.
+/// Where PID 1 of an instance waits for its ID maps, which only a process outside can write. Where root is emulated, it
+/// hangs up when that process, which stays to answer calls, has gone.
 #[derive(Debug)]
-pub struct Gate(UnixStream);
+pub struct Gate(Channel);
 
 /// The other side of a [`Gate`].
 #[derive(Debug)]
-pub struct Keeper(UnixStream);
+pub struct Keeper(Channel);
 
 /// Both sides.
 ///
 /// # Errors
 /// `EMFILE`, `ENFILE`.
 pub fn gate() -> io::Result<(Gate, Keeper)> {
-    let (one, other) = UnixStream::pair()?;
+    let (one, other) = Channel::pair()?;
     Ok((Gate(one), Keeper(other)))
+}
+
+impl AsFd for Gate {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 impl AsRawFd for Gate {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.0.as_fd().as_raw_fd()
     }
 }
 
 impl AsRawFd for Keeper {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.0.as_fd().as_raw_fd()
     }
+}
+
+/// The next word of a channel; the end of the other side is an error.
+fn hear(channel: &Channel) -> io::Result<Option<File>> {
+    channel.receive()?.map(|(_, file)| file).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 impl Gate {
@@ -61,8 +74,17 @@ impl Gate {
     /// # Errors
     /// When the keeper has gone, because the map was refused.
     pub fn ask_for_maps(&self) -> io::Result<()> {
-        (&self.0).write_all(&[0])?;
-        (&self.0).read_exact(&mut [0])
+        self.0.send(&[0], None)?;
+        hear(&self.0).map(drop)
+    }
+
+    /// Hands over where calls of the instance wait for an answer, and the mounts that their paths are walked in.
+    ///
+    /// # Errors
+    /// When the keeper has gone.
+    pub fn hand_over(&self, listener: &Listener, mounts: &File) -> io::Result<()> {
+        self.0.send(&[0], Some(listener.as_fd()))?;
+        self.0.send(&[0], Some(mounts.as_fd()))
     }
 }
 
@@ -71,10 +93,21 @@ impl Keeper {
     ///
     /// # Errors
     /// When the process has gone, or a map is refused.
-    pub fn write_maps(&self, pid: Pid, ids: IdMap) -> io::Result<()> {
-        (&self.0).read_exact(&mut [0])?;
+    pub fn write_maps(&self, pid: Pid, ids: &IdMap) -> io::Result<()> {
+        hear(&self.0)?;
         ids.write(pid)?;
-        (&self.0).write_all(&[0])
+        self.0.send(&[0], None)
+    }
+
+    /// Waits for what [`Gate::hand_over`] hands over.
+    ///
+    /// # Errors
+    /// When the process has gone.
+    pub fn take_over(&self) -> io::Result<(Listener, File)> {
+        let missing = || io::Error::from(io::ErrorKind::UnexpectedEof);
+        let listener = hear(&self.0)?.ok_or_else(missing)?;
+        let mounts = hear(&self.0)?.ok_or_else(missing)?;
+        Ok((Listener::from(OwnedFd::from(listener)), mounts))
     }
 }
 
@@ -87,6 +120,8 @@ pub struct Start {
     pub directory: PathBuf,
     /// What the instance sees.
     pub plan: Plan,
+    /// Whether owners and users that the kernel does not know here are emulated.
+    pub emulate_root: bool,
     /// What it runs.
     pub command: Command,
     /// Whether and how it gets a terminal.

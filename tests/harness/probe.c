@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -85,6 +86,97 @@ static void i386(void)
 
 }
 #endif
+
+#ifdef __x86_64__
+/* What lies below 4 GiB, where i386 calls look. */
+static char low_path[256];
+static unsigned low_ids[24], low_groups[2];
+
+/* Gives a file an owner, shows it, and becomes that user, all by calls of i386. */
+static void owners32(const char *path, int uid, int gid)
+{
+    strncpy(low_path, path, sizeof low_path - 1);
+    tell("chown32", call32(212, (long)low_path, uid, gid));
+    tell("stat64", call32(195, (long)low_path, (long)low_ids, 0));
+    printf("owner=%u:%u\n", low_ids[6], low_ids[7]);
+    tell("chown16", call32(182, (long)low_path, 7, 0xffff));
+    tell("lstat64", call32(196, (long)low_path, (long)low_ids, 0));
+    printf("owner=%u:%u\n", low_ids[6], low_ids[7]);
+    low_groups[0] = gid;
+    tell("setgroups32", call32(206, 1, (long)low_groups, 0));
+    tell("setresgid32", call32(210, gid, gid, gid));
+    tell("setuid32", call32(213, uid, 0, 0));
+    printf("ids=%ld:%ld:%ld\n", call32(199, 0, 0, 0), call32(24, 0, 0, 0), call32(202, 0, 0, 0));
+    tell("setuid16", call32(23, 0, 0, 0));
+}
+#endif
+
+/* What a supervisor that answers calls must not choke on; the file has a remembered owner. */
+static void owner_faults(const char *path)
+{
+    void *bad = (void *)8;
+    struct stat st;
+    static char longest[5000];
+    memset(longest, 'x', sizeof longest - 1);
+    tell("stat-path", syscall(SYS_newfstatat, AT_FDCWD, bad, &st, 0));
+    tell("stat-buffer", syscall(SYS_newfstatat, AT_FDCWD, path, bad, 0));
+    tell("stat-flags", syscall(SYS_newfstatat, AT_FDCWD, path, &st, 0x400000));
+    tell("statx-buffer", syscall(SYS_statx, AT_FDCWD, path, 0, STATX_BASIC_STATS, bad));
+    tell("stat-long", syscall(SYS_newfstatat, AT_FDCWD, longest, &st, 0));
+    tell("stat-empty", syscall(SYS_newfstatat, AT_FDCWD, "", &st, 0));
+    tell("fstat", syscall(SYS_fstat, 4000, &st));
+    tell("chown-path", chown(bad, 1, 1));
+    tell("chown-flags", syscall(SYS_fchownat, AT_FDCWD, path, 1, 1, 0x400000));
+    tell("chown-long", chown(longest, 1, 1));
+    tell("fchown", fchown(-1, 1, 1));
+    tell("chown-through-file", chown("/etc/release/x", 1, 1));
+    tell("chown-nothing", chown(path, -1, -1));
+    tell("setuid", syscall(SYS_setuid, -1));
+    tell("setgroups-pointer", syscall(SYS_setgroups, 3, bad));
+    tell("setgroups-count", syscall(SYS_setgroups, 70000, bad));
+    tell("setgroups-negative", syscall(SYS_setgroups, -1, bad));
+    gid_t groups[] = {5, 6};
+    tell("setgroups", syscall(SYS_setgroups, 2, groups));
+    tell("getgroups-short", syscall(SYS_getgroups, 1, groups));
+    tell("getgroups-pointer", syscall(SYS_getgroups, 2, bad));
+    tell("getresuid", syscall(SYS_getresuid, bad, bad, bad));
+    tell("setresuid", syscall(SYS_setresuid, 5, 5, 5));
+    tell("mkdir-path", mkdir(bad, 0755));
+    tell("open-path", open(bad, O_CREAT | O_WRONLY, 0644));
+    tell("mkdir-dots", mkdir("/tmp/..", 0755));
+    tell("mkdir-nowhere", mkdir("/nowhere/x", 0755));
+    tell("symlink-text", symlink(bad, "/tmp/link"));
+    tell("open-exclusive", open(path, O_CREAT | O_EXCL | O_WRONLY, 0644));
+}
+
+/* Changes a path while it is being read: between a file of its own and a way to what is not its own. */
+static char moving[64];
+
+static void *move_path(void *stop)
+{
+    while (!*(volatile int *)stop) {
+        strcpy(moving, "/proc/1/cwd/victim");
+        strcpy(moving, "/dev/stdin");
+        strcpy(moving, "/f");
+    }
+    return NULL;
+}
+
+static void race_owners(void)
+{
+    volatile int stop = 0;
+    pthread_t thread;
+    struct stat st;
+    strcpy(moving, "/f");
+    pthread_create(&thread, NULL, move_path, (void *)&stop);
+    for (int i = 0; i < 3000; i++) {
+        chown(moving, 1 + i % 7, 5);
+        stat(moving, &st);
+    }
+    stop = 1;
+    pthread_join(thread, NULL);
+    tell("race", 0);
+}
 
 static void put(const char *path, const char *text)
 {
@@ -212,7 +304,13 @@ int main(int argc, char **argv)
 #ifdef __x86_64__
     else if (!strcmp(verb, "calls32"))
         i386();
+    else if (!strcmp(verb, "owners32"))
+        owners32(argv[2], atoi(argv[3]), atoi(argv[4]));
 #endif
+    else if (!strcmp(verb, "owner-faults"))
+        owner_faults(argv[2]);
+    else if (!strcmp(verb, "race-owners"))
+        race_owners();
     else if (!strcmp(verb, "mounts") || !strcmp(verb, "mounts-in-namespace")) {
         if (verb[6])
             become_root();

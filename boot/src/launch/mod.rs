@@ -5,6 +5,7 @@ mod detach;
 pub mod environment;
 pub mod facts;
 pub mod plan;
+mod rung;
 pub mod session;
 pub(crate) mod signals;
 mod starter;
@@ -17,13 +18,14 @@ use std::path::PathBuf;
 
 use nix::sched::CloneFlags;
 use runtime::control::{Channel, ToGuest};
+use runtime::emulation::{Answering, Emulator};
 use runtime::image::Config;
 use runtime::instance::{self, Start, TerminalUse};
 use runtime::portal::Adoption;
 use runtime::sandbox::plan::Plan;
 use runtime::session::registry::Registry;
-use runtime::sys::descriptor;
 use runtime::sys::process::{self, Side};
+use runtime::sys::{descriptor, title};
 
 use crate::version::Build;
 use crate::{Failure, Invocation, Message, Roles};
@@ -151,11 +153,11 @@ impl Guest<'_> {
         let (gate, keeper) = instance::gate()?;
         match process::fork().map_err(|errno| Message::boxed(format!("cannot start an instance: {errno}")))? {
             Side::Parent(pid) => Ok(pid),
-            Side::Child => std::process::exit(self.intermediate(channel, gate, &keeper)),
+            Side::Child => std::process::exit(self.intermediate(channel, gate, keeper)),
         }
     }
 
-    fn intermediate(&self, channel: Channel, gate: instance::Gate, keeper: &instance::Keeper) -> i32 {
+    fn intermediate(&self, channel: Channel, gate: instance::Gate, keeper: instance::Keeper) -> i32 {
         let failed = |text: String| {
             // Whoever reads this is the parent, which sees the end of the channel in any case.
             let _ = channel.send(&runtime::control::FromGuest::Failed(text).encode(), None);
@@ -173,6 +175,8 @@ impl Guest<'_> {
         }
         match process::clone_sibling(self.plan.namespaces) {
             Ok(Side::Child) => {
+                // Its end is to be seen when the other process has gone.
+                drop(keeper);
                 let Ok(server) = self.joined.server.try_clone() else {
                     return failed("out of file descriptors".to_owned());
                 };
@@ -180,6 +184,7 @@ impl Guest<'_> {
                     root: self.joined.directory.join("root"),
                     directory: Registry::new(&self.joined.directory).directory(self.id),
                     plan: self.sandbox(),
+                    emulate_root: self.emulates_root(),
                     command: self.plan.command.clone(),
                     terminal: self.plan.terminal,
                     channel,
@@ -190,15 +195,46 @@ impl Guest<'_> {
             }
             Ok(Side::Parent(pid)) => {
                 drop(gate);
-                match keeper.write_maps(pid, self.plan.sandbox.ids) {
-                    Ok(()) => 0,
+                match self.keep(pid, &keeper) {
+                    Ok(answering) => {
+                        // The starter must see the end of the guest daemon, not of this process.
+                        drop(channel);
+                        answering.iter().for_each(Answering::wait);
+                        0
+                    }
                     // PID 1 reports what went wrong before it asked; a refused map is reported here.
-                    Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => 0,
-                    Err(error) => failed(format!("cannot map the instance's IDs: {error}")),
+                    Err((_, error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => 0,
+                    Err((action, error)) => failed(format!("cannot {action}: {error}")),
                 }
             }
             Err(errno) => failed(format!("cannot make the instance's namespaces: {}", errno.desc())),
         }
+    }
+}
+
+impl Guest<'_> {
+    fn emulates_root(&self) -> bool {
+        self.joined.rung.emulates(self.plan.sandbox.keep_capabilities)
+    }
+
+    /// Writes the ID maps of PID 1 and, where root is emulated, begins to answer for it.
+    fn keep(
+        &self,
+        pid: nix::unistd::Pid,
+        keeper: &instance::Keeper,
+    ) -> Result<Option<Answering>, (&'static str, std::io::Error)> {
+        let emulation = |error| ("emulate the users of the image", error);
+        let sandbox = &self.plan.sandbox;
+        let emulator =
+            self.emulates_root().then(|| Emulator::prepare(&self.joined.data)).transpose().map_err(emulation)?;
+        keeper
+            .write_maps(pid, &self.joined.rung.instance(&sandbox.account))
+            .map_err(|error| ("map the instance's IDs", error))?;
+        let Some(emulator) = emulator else { return Ok(None) };
+        title::set("fim-owners", b"fim: owners of an instance");
+        descriptor::detach_standard_streams().map_err(emulation)?;
+        let (listener, mounts) = keeper.take_over().map_err(emulation)?;
+        emulator.begin(listener, mounts, &sandbox.passing()).map(Some).map_err(emulation)
     }
 }
 

@@ -10,7 +10,6 @@ use runtime::image::{Config, Permission};
 use runtime::instance::TerminalUse;
 use runtime::mount_server::MAX_LAYERS;
 use runtime::sandbox::account;
-use runtime::sandbox::id_map::IdMap;
 use runtime::sandbox::plan::{Access, Account, Command, Fresh, Plan, Step};
 use runtime::session::registry::Kind;
 use runtime::spawn::TIME_ZONE_RULE;
@@ -52,8 +51,6 @@ impl From<std::ffi::NulError> for Error {
 pub struct LaunchPlan {
     /// What shapes the stack of the session; a start that differs is refused.
     pub shape: Vec<String>,
-    /// IDs of the session's user namespace.
-    pub session_ids: IdMap,
     /// Namespaces of the instance, but for its mounts, which are a copy of the session's.
     pub namespaces: CloneFlags,
     /// What the instance sees.
@@ -91,17 +88,14 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
     let mut namespaces =
         CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWCGROUP;
     namespaces.set(CloneFlags::CLONE_NEWNET, !network);
-    let (session_ids, ids) = id_maps(facts, &account);
     Ok(LaunchPlan {
         shape: shape(config, build),
-        session_ids,
         namespaces,
         command: command(config, program, facts, &account, build)?,
         sandbox: Plan {
             steps: steps(config, facts, &account),
             account,
             private_network: !network,
-            ids,
             keep_capabilities: program.root,
         },
         terminal: terminal_use(facts.terminals, facts.foreground),
@@ -110,17 +104,6 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
         portal: config.portal.clone(),
         now: facts.now,
     })
-}
-
-/// The session maps 0 to the caller, so that the whole tree belongs to one known ID; the instance's own namespace
-/// maps the ID that the command is to see. Root with privileges has every ID in both.
-fn id_maps(facts: &Facts, account: &Account) -> (IdMap, IdMap) {
-    if facts.privileged {
-        return (IdMap::Full, IdMap::Full);
-    }
-    let session = IdMap::Single { uid: 0, gid: 0, parent_uid: facts.caller.uid, parent_gid: facts.caller.gid };
-    let instance = IdMap::Single { uid: account.uid, gid: account.gid, parent_uid: 0, parent_gid: 0 };
-    (session, instance)
 }
 
 fn identity(root: bool, facts: &Facts) -> Account {

@@ -14,15 +14,16 @@ use runtime::host;
 use runtime::mount_server::{self, Layer, Request};
 use runtime::portal;
 use runtime::session::record::Record;
-use runtime::session::registry::{Instance, Registry};
+use runtime::session::registry::{Instance, Kind, Registry};
 use runtime::session::{directory, lock, pipe};
 use runtime::source::ByteSource;
 use runtime::sys::{memfd, process};
 use runtime::wire::Ring;
 
 use super::detach::{Detached, Report};
-use super::facts::Facts;
+use super::facts::{Caller, Facts};
 use super::plan::LaunchPlan;
+use super::rung::{self, Rung};
 use crate::{Failure, Invocation, Message, Roles};
 
 /// A session that this start is going to be part of, with the start lock held.
@@ -32,7 +33,10 @@ pub struct Joined {
     pub directory: PathBuf,
     /// The mount server, as a pidfd.
     pub server: OwnedFd,
-    data: PathBuf,
+    /// Which IDs it has.
+    pub rung: Rung,
+    /// The data directory.
+    pub data: PathBuf,
     server_state: Server,
     /// Goes before the start lock does.
     fresh: Option<Fresh>,
@@ -76,23 +80,27 @@ pub struct Live {
 /// When the session of this data directory is of another image, or cannot be begun.
 pub fn enter(invocation: &Invocation, plan: &LaunchPlan, data: &Path, facts: &Facts) -> Result<Joined, Failure> {
     let starting = lock::wait(data, lock::START)?;
+    let root = plan.kind == Kind::Root;
     loop {
         match lock::attempt(data, lock::SESSION)? {
             Ok(held) => {
+                let rung = rung::settle(data, facts, root, false)?;
                 let directory = fresh_directory(invocation, data, facts, &starting)?;
                 let fresh = Some(Fresh(Registry::new(&directory)));
-                let (server, server_state, pid) = begin(invocation, plan, data, &directory, held)?;
+                let (server, server_state, pid) =
+                    begin(invocation, plan, data, &directory, held, (&rung, &facts.caller))?;
                 let (data, children) = (data.to_owned(), vec![pid]);
-                return Ok(Joined { directory, server, data, server_state, fresh, starting, children });
+                return Ok(Joined { directory, server, rung, data, server_state, fresh, starting, children });
             }
             Err(theirs) if is_empty(&theirs, data)? => drop(lock::wait(data, lock::SESSION)?),
             Err(theirs) => {
                 let record = Record::read(&theirs, &data.join(lock::SESSION))?;
                 same_shape(&record, plan, data)?;
                 if let Some((server, alive)) = join(&record)? {
+                    let rung = rung::settle(data, facts, root, true)?;
                     let (directory, data) = (record.directory, data.to_owned());
                     let (server_state, children) = (Server::Live(alive), Vec::new());
-                    return Ok(Joined { directory, server, data, server_state, fresh: None, starting, children });
+                    return Ok(Joined { directory, server, rung, data, server_state, fresh: None, starting, children });
                 }
             }
         }
@@ -151,6 +159,7 @@ fn begin(
     data: &Path,
     directory: &Path,
     held: lock::Held,
+    (rung, caller): (&Rung, &Caller),
 ) -> Result<(OwnedFd, Server, Pid), Failure> {
     use std::os::fd::AsRawFd;
     let image = &invocation.image;
@@ -167,17 +176,18 @@ fn begin(
         log::debug!("Overlay layer '{index}'");
         layers.push(Layer { name, source, descriptor: image.file.as_raw_fd() });
     }
+    let ids = rung.session(caller);
     let mut starting = mount_server::start(Request {
         layers,
         directory: directory.to_owned(),
         data: data.to_owned(),
-        ids: plan.session_ids,
+        ids: ids.clone(),
         lock: held,
         image: image.superblock.uuid.0,
         shape: plan.shape.clone(),
     })?;
     let (pid, server) = (starting.pid(), process::pidfd_open(starting.pid())?);
-    starting.namespaces(plan.session_ids).map_err(Message::boxed)?;
+    starting.namespaces(&ids, rung.helpers(caller).as_ref()).map_err(Message::boxed)?;
     Ok((server, Server::Starting(starting), pid))
 }
 

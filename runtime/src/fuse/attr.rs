@@ -26,21 +26,14 @@ pub(super) fn of_inode(ino: u64, inode: &Inode, owners: &Owners) -> FileAttr {
         Kind::Fifo => (FileType::NamedPipe, 0, 0),
         Kind::Socket => (FileType::Socket, 0, 0),
     };
-    let (uid, gid) = match *owners {
-        Owners::Single { uid, gid } => (uid, gid),
-        Owners::Real => (inode.uid, inode.gid),
-    };
+    let owner = owners.shown(inode.uid, inode.gid);
     let time = UNIX_EPOCH + Duration::from_secs(u64::from(inode.mtime));
-    attr(ino, kind, inode.mode_perm, size, inode.nlink, (uid, gid), rdev, time)
+    attr(ino, kind, inode.mode_perm, size, inode.nlink, owner, rdev, time)
 }
 
 /// The attributes of the directory of layers.
 pub(super) fn of_root(ino: u64, layers: usize, owners: &Owners) -> FileAttr {
-    let owner = match *owners {
-        Owners::Single { uid, gid } => (uid, gid),
-        Owners::Real => (0, 0),
-    };
-    attr(ino, FileType::Directory, 0o755, 0, 2 + layers as u32, owner, 0, UNIX_EPOCH)
+    attr(ino, FileType::Directory, 0o755, 0, 2 + layers as u32, owners.shown(0, 0), 0, UNIX_EPOCH)
 }
 
 /// The answer "there is no such name", which the kernel may keep too (node number 0).

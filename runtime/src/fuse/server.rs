@@ -22,8 +22,41 @@ pub enum Owners {
         /// Group id.
         gid: u32,
     },
+    /// Every file belongs to whom the layer says, as far as the user namespace of the mount knows that ID: users
+    /// below `uids` and groups below `gids`. What belongs to others shows [`NOBODY`], with its real owner in
+    /// [`super::OWNER_XATTR`].
+    Below {
+        /// The first user that is not known.
+        uids: u32,
+        /// The first group that is not known.
+        gids: u32,
+    },
     /// Every file belongs to whom the layer says.
     Real,
+}
+
+/// User and group that stand for one that a namespace does not know (`DEFAULT_OVERFLOWUID`).
+pub const NOBODY: u32 = 65_534;
+
+impl Owners {
+    /// Whom the mount shows as the owner of what belongs to this user and group.
+    pub(super) fn shown(self, uid: u32, gid: u32) -> (u32, u32) {
+        match self {
+            Self::Single { uid, gid } => (uid, gid),
+            Self::Below { uids, gids } => {
+                (if uid < uids { uid } else { NOBODY }, if gid < gids { gid } else { NOBODY })
+            }
+            Self::Real => (uid, gid),
+        }
+    }
+
+    /// Whether the real owner is told in an attribute.
+    pub(super) fn hides(self, uid: u32, gid: u32) -> bool {
+        match self {
+            Self::Single { .. } => (uid, gid) != (0, 0),
+            _ => self.shown(uid, gid) != (uid, gid),
+        }
+    }
 }
 
 /// How to serve.

@@ -6,8 +6,8 @@
 use super::server::Owners;
 use crate::squashfs::{Archive, Error, Inode, Kind};
 
-/// Holds `UID:GID` (decimal) of a regular file or directory whose owner in the layer is not `0:0`, where the mount
-/// shows another owner ([`Owners::Single`]).
+/// Holds `UID:GID` (decimal) of a regular file or directory of which the mount shows another owner ([`Owners`]); `0:0`
+/// goes without saying where it shows one owner for all.
 pub const OWNER_XATTR: &str = "user.fim.owner";
 
 /// The value of the attribute, or `None` when the inode does not have it.
@@ -45,9 +45,8 @@ pub(super) fn names(archive: &Archive, inode: &Inode, owners: &Owners) -> Result
 }
 
 fn real_owner(inode: &Inode, owners: &Owners) -> Option<Vec<u8>> {
-    let shown = matches!(owners, Owners::Single { .. })
-        && (inode.uid, inode.gid) != (0, 0)
+    let hidden = owners.hides(inode.uid, inode.gid)
         // The kernel allows `user.*` on these two kinds only (xattr(7)).
         && matches!(inode.kind, Kind::File { .. } | Kind::Directory { .. });
-    shown.then(|| format!("{}:{}", inode.uid, inode.gid).into_bytes())
+    hidden.then(|| format!("{}:{}", inode.uid, inode.gid).into_bytes())
 }

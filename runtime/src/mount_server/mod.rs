@@ -19,7 +19,8 @@ use nix::unistd::Pid;
 
 use crate::fuse;
 use crate::journal;
-use crate::sandbox::id_map::IdMap;
+use crate::sandbox::id_map::{IdMap, Range};
+use crate::sandbox::subordinate::Helpers;
 use crate::session::lock::{self, Held};
 use crate::session::pipe;
 use crate::session::record::Record;
@@ -145,17 +146,19 @@ impl Starting {
     }
 
     /// Waits until the session's user namespace exists and its IDs are mapped, so that an instance can be begun in it
-    /// while the server goes on mounting.
+    /// while the server goes on mounting. `helpers` map ranges for a caller without privileges.
     ///
     /// # Errors
     /// The server's own error as one line of text.
-    pub fn namespaces(&mut self, ids: IdMap) -> Result<(), String> {
+    pub fn namespaces(&mut self, ids: &IdMap, helpers: Option<&Helpers>) -> Result<(), String> {
         self.expect(NAMESPACES)?;
-        if ids == IdMap::Full {
-            ids.write(self.pid).map_err(|error| format!("cannot map the session's IDs: {error}"))?;
-            self.channel.write_all(&[NAMESPACES]).map_err(lost)?;
-        }
-        Ok(())
+        let written = match (ids, helpers) {
+            (IdMap::Single { .. }, _) => return Ok(()),
+            (IdMap::Ranges { uids, gids }, Some(helpers)) => helpers.write(self.pid, uids, gids),
+            _ => ids.write(self.pid),
+        };
+        written.map_err(|error| format!("cannot map the session's IDs: {error}"))?;
+        self.channel.write_all(&[NAMESPACES]).map_err(lost)
     }
 
     /// Waits until the session's root is mounted.
@@ -232,7 +235,7 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(fuse::Server, A
             request.ids.write(nix::unistd::getpid()).map_err(diagnose::id_map)?;
             channel.write_all(&[NAMESPACES]).map_err(io_error("reach", "the starter"))?;
         }
-        IdMap::Full => channel
+        IdMap::Ranges { .. } | IdMap::Full => channel
             .write_all(&[NAMESPACES])
             .and_then(|()| channel.read_exact(&mut [0]))
             .map_err(io_error("reach", "the starter"))?,
@@ -257,8 +260,9 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(fuse::Server, A
     let options = fuse::mount_data(fuse_device.as_raw_fd(), 0, 0);
     mount(Some("fim"), &layers, Some("fuse.fim"), flags, Some(options.as_str()))
         .map_err(diagnose::mount("mount", "the layers (FUSE)"))?;
-    let owners = match request.ids {
-        IdMap::Single { uid, gid, .. } => fuse::Owners::Single { uid, gid },
+    let owners = match &request.ids {
+        IdMap::Single { uid, gid, .. } => fuse::Owners::Single { uid: *uid, gid: *gid },
+        IdMap::Ranges { uids, gids } => fuse::Owners::Below { uids: end(uids), gids: end(gids) },
         IdMap::Full => fuse::Owners::Real,
     };
     let count = archives.len();
@@ -281,6 +285,11 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(fuse::Server, A
     record.write(request.lock.file(), request.lock.path())?;
     channel.write_all(&[READY]).map_err(io_error("reach", "the starter"))?;
     Ok((server, alive))
+}
+
+/// The number behind the last ID of a namespace, whose IDs begin with 0 and have no gap.
+fn end(ranges: &[Range]) -> u32 {
+    ranges.iter().map(|range| range.inside.saturating_add(range.count)).max().unwrap_or_default()
 }
 
 /// Blocks until no instance is left and none is joining, then removes the session's files.

@@ -12,8 +12,10 @@ use nix::unistd::{chdir, pivot_root};
 
 use super::plan::{Access, Fresh, Plan, Step};
 use super::{Error, account, seccomp};
+use crate::emulation;
 use crate::portal;
 use crate::sys::mount::{self, Detached, attr};
+use crate::sys::notifier::Listener;
 use crate::sys::{capability, network};
 
 /// Brings up what an instance's own network namespace has: loopback.
@@ -48,16 +50,18 @@ pub fn enter(plan: &Plan, root: &Path) -> Result<(), Error> {
     accounts(plan)
 }
 
-/// Gives up what the set-up needed, for good. The calling process has joined the instance's user namespace.
+/// Gives up what the set-up needed, for good. The calling process has joined the instance's user namespace. Returns
+/// where calls wait for an answer when root is to be emulated.
 ///
 /// # Errors
 /// When the kernel refuses to give up a capability or to take the filter.
-pub fn seal(plan: &Plan) -> Result<(), Error> {
+pub fn seal(plan: &Plan, emulate_root: bool) -> Result<Option<Listener>, Error> {
     if !plan.keep_capabilities {
         capability::drop_all().map_err(Error::step("drop", "capabilities"))?;
     }
     nix::sys::prctl::set_no_new_privs().map_err(Error::step("set", "no_new_privs"))?;
-    seccomp::install()
+    seccomp::install()?;
+    emulate_root.then(emulation::install).transpose().map_err(Error::step("emulate", "the users of the image"))
 }
 
 fn prepare(step: &Step) -> Result<Option<Detached>, Error> {

@@ -10,46 +10,49 @@ const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const SKIP: u16 = 0x05; // BPF_JMP | BPF_JA
 const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 const JUMP_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
-pub(super) const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-#[cfg(target_arch = "x86_64")]
-pub(super) const JUMP_SET: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
+pub(crate) const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+pub(crate) const JUMP_SET: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
 
-/// Offset of the call's number in `struct seccomp_data` (linux/seccomp.h).
-pub(super) const NUMBER: u32 = 0;
+/// Offsets into `struct seccomp_data` (linux/seccomp.h); the low half of an argument comes first on these machines.
+pub(crate) const NUMBER: u32 = 0;
+pub(crate) const ARCHITECTURE: u32 = 4;
+pub(crate) const fn argument(index: u32) -> u32 {
+    16 + 8 * index
+}
 
-pub(super) fn load(offset: u32) -> sock_filter {
+pub(crate) fn load(offset: u32) -> sock_filter {
     sock_filter { code: LOAD_WORD, jt: 0, jf: 0, k: offset }
 }
 
-pub(super) fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
+pub(crate) fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code, jt, jf, k }
 }
 
 /// Goes on after the next `count` instructions. A conditional jump reaches 255 of them only.
-pub(super) fn skip(count: usize) -> sock_filter {
+pub(crate) fn skip(count: usize) -> sock_filter {
     sock_filter { code: SKIP, jt: 0, jf: 0, k: count as u32 }
 }
 
-fn give(value: u32) -> sock_filter {
+pub(crate) fn give(value: u32) -> sock_filter {
     sock_filter { code: RETURN, jt: 0, jf: 0, k: value }
 }
 
-pub(super) fn allow() -> sock_filter {
+pub(crate) fn allow() -> sock_filter {
     give(libc::SECCOMP_RET_ALLOW)
 }
 
-pub(super) fn refuse(errno: i32) -> sock_filter {
+pub(crate) fn refuse(errno: i32) -> sock_filter {
     give(libc::SECCOMP_RET_ERRNO | errno as u32)
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) fn kill() -> sock_filter {
+pub(crate) fn kill() -> sock_filter {
     give(libc::SECCOMP_RET_KILL_PROCESS)
 }
 
 /// What a call gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// This error number.
     Errno(i32),
     /// What the program at this place among the conditions says.
@@ -57,13 +60,13 @@ pub(super) enum Answer {
 }
 
 /// Calls by their numbers; all others are allowed.
-pub(super) type Answers = BTreeMap<u32, Answer>;
+pub(crate) type Answers = BTreeMap<u32, Answer>;
 
 /// A program that gives each call its answer.
 ///
 /// # Errors
 /// When there are more calls than its jumps can span.
-pub(super) fn by_number(answers: &Answers, conditions: &[BpfProgram]) -> Result<BpfProgram, Error> {
+pub(crate) fn by_number(answers: &Answers, conditions: &[BpfProgram]) -> Result<BpfProgram, Error> {
     let leaves: Vec<(u32, Answer)> = answers.iter().map(|(&call, &answer)| (call, answer)).collect();
     let tree = branch(&leaves)?;
     let mut program = vec![load(NUMBER)];

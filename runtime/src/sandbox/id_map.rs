@@ -5,8 +5,19 @@ use std::io;
 
 use nix::unistd::Pid;
 
-/// Which IDs a user namespace knows.
+/// Consecutive IDs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// The first, inside the namespace.
+    pub inside: u32,
+    /// What that one is in the parent namespace.
+    pub outside: u32,
+    /// How many there are.
+    pub count: u32,
+}
+
+/// Which IDs a user namespace knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdMap {
     /// One user and one group.
     Single {
@@ -19,19 +30,30 @@ pub enum IdMap {
         /// Group ID it stands for in the parent namespace.
         parent_gid: u32,
     },
-    /// Every ID of the parent namespace, unchanged (a real-root caller).
+    /// Several users and groups.
+    Ranges {
+        /// Users.
+        uids: Vec<Range>,
+        /// Groups.
+        gids: Vec<Range>,
+    },
+    /// Every ID of the parent namespace, unchanged.
     Full,
 }
 
 impl IdMap {
     /// Writes the maps of process `pid`, which has just made its user namespace. The writer is in the parent
-    /// namespace, and for [`IdMap::Full`] has CAP_SETUID, CAP_SETGID and CAP_SETFCAP there.
+    /// namespace, and for all but [`IdMap::Single`] has CAP_SETUID, CAP_SETGID and CAP_SETFCAP there.
     ///
     /// # Errors
     /// `PermissionDenied` when the kernel refuses the map.
-    pub fn write(self, pid: Pid) -> io::Result<()> {
+    pub fn write(&self, pid: Pid) -> io::Result<()> {
         let path = |name: &str| format!("/proc/{pid}/{name}");
         match self {
+            Self::Ranges { uids, gids } => {
+                fs::write(path("uid_map"), lines(uids))?;
+                fs::write(path("gid_map"), lines(gids))
+            }
             Self::Single { uid, gid, parent_uid, parent_gid } => {
                 // Without a privilege in the parent, a group map needs setgroups(2) given up first.
                 fs::write(path("setgroups"), "deny")?;
@@ -44,6 +66,10 @@ impl IdMap {
             }
         }
     }
+}
+
+fn lines(ranges: &[Range]) -> String {
+    ranges.iter().map(|Range { inside, outside, count }| format!("{inside} {outside} {count}\n")).collect()
 }
 
 /// The map that shows every ID of a namespace with `map` unchanged to a child namespace.
@@ -62,6 +88,12 @@ fn identity(map: &str) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranges_as_the_kernel_reads_them() {
+        let range = |inside, outside, count| Range { inside, outside, count };
+        assert_eq!(lines(&[range(0, 1000, 1), range(1, 100_000, 65_536)]), "0 1000 1\n1 100000 65536\n");
+    }
 
     #[test]
     fn identity_of_a_partial_map() {

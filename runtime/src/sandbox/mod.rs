@@ -2,10 +2,11 @@
 
 pub mod account;
 pub mod apply;
-mod bpf;
+pub(crate) mod bpf;
 pub mod id_map;
 pub mod plan;
 pub mod seccomp;
+pub mod subordinate;
 
 use std::path::PathBuf;
 

@@ -4,8 +4,6 @@
 use std::ffi::CString;
 use std::path::PathBuf;
 
-use super::id_map::IdMap;
-
 /// How a bind may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -118,10 +116,20 @@ pub struct Plan {
     pub account: Account,
     /// Whether the network namespace is the instance's own, with nothing but loopback.
     pub private_network: bool,
-    /// IDs of the instance's user namespace.
-    pub ids: IdMap,
     /// Whether capabilities over the instance's own namespaces are kept (`fim-root`).
     pub keep_capabilities: bool,
+}
+
+impl Plan {
+    /// Where the instance has a file system of its own that ends with it.
+    #[must_use]
+    pub fn passing(&self) -> Vec<PathBuf> {
+        let fresh = |step: &Step| match step {
+            Step::Fresh { kind: Fresh::Tmpfs { .. }, target } => Some(target.clone()),
+            _ => None,
+        };
+        self.steps.iter().filter_map(fresh).collect()
+    }
 }
 
 /// The command of an instance.

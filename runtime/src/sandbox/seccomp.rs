@@ -11,7 +11,7 @@ use seccompiler::{
 use super::Error;
 use super::bpf::{self, Answer, Answers};
 #[cfg(target_arch = "x86_64")]
-use super::bpf::{JUMP_EQUAL, JUMP_SET, NUMBER, allow, jump, kill, load, refuse, skip};
+use super::bpf::{ARCHITECTURE, JUMP_EQUAL, JUMP_SET, NUMBER, allow, argument, jump, kill, load, refuse, skip};
 
 /// Calls that answer EPERM whatever their arguments.
 fn forbidden() -> Vec<i64> {
@@ -113,14 +113,6 @@ const ABSENT: Answer = Answer::Errno(libc::ENOSYS);
 /// The places of the two conditions among those of [`native_conditions`] and, for i386, [`compat_conditions`].
 const TERMINAL: Answer = Answer::Condition(0);
 const FAMILY: Answer = Answer::Condition(1);
-
-/// Offsets into `struct seccomp_data` (linux/seccomp.h); the low half of an argument comes first on this machine.
-#[cfg(target_arch = "x86_64")]
-const ARCHITECTURE: u32 = 4;
-#[cfg(target_arch = "x86_64")]
-const fn argument(index: u32) -> u32 {
-    16 + 8 * index
-}
 
 fn condition(argument: u8, operator: SeccompCmpOp, value: u32) -> Result<SeccompCondition, Error> {
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, u64::from(value)).map_err(filter_error)

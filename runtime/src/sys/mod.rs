@@ -8,6 +8,8 @@ pub mod inherited;
 pub mod memfd;
 pub mod mount;
 pub mod network;
+pub mod notifier;
 pub mod process;
 pub mod pty;
+pub mod status;
 pub mod title;

@@ -222,3 +222,28 @@ pub fn kill(target: Pid, signal: i32) {
     // SAFETY: integers only; a wrong number answers EINVAL.
     unsafe { libc::kill(target.as_raw(), signal) };
 }
+
+/// A soft limit of a process, by the number of any of its threads (prlimit(2)).
+///
+/// # Errors
+/// `ESRCH`, `EPERM`.
+pub fn soft_limit(pid: Pid, resource: libc::__rlimit_resource_t) -> nix::Result<u64> {
+    limits(pid, resource, None).map(|limits| limits.rlim_cur)
+}
+
+/// Changes a soft limit of a process and leaves its hard limit.
+///
+/// # Errors
+/// `ESRCH`, `EPERM`; `EINVAL` above the hard limit.
+pub fn set_soft_limit(pid: Pid, resource: libc::__rlimit_resource_t, value: u64) -> nix::Result<()> {
+    let hard = limits(pid, resource, None)?.rlim_max;
+    limits(pid, resource, Some(libc::rlimit64 { rlim_cur: value, rlim_max: hard })).map(drop)
+}
+
+fn limits(pid: Pid, resource: libc::__rlimit_resource_t, new: Option<libc::rlimit64>) -> nix::Result<libc::rlimit64> {
+    let new: *const libc::rlimit64 = new.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    let mut old = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the new limits are null or live across the call; the old ones are written to a valid place.
+    let result = unsafe { libc::prlimit64(pid.as_raw(), resource, new, &raw mut old) };
+    Errno::result(result).map(|_| old)
+}

@@ -1,0 +1,292 @@
+//! Calls that show, change or give an owner.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::SystemTime;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, mkdirat, mknodat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::calls::{Abi, Name};
+use super::identity::Identity;
+use super::owner::{Device, DeviceKind, Owner};
+use super::target::{Base, Place, Target};
+use super::{Answer, Supervisor, layout};
+use crate::fuse::OWNER_XATTR;
+use crate::sys::status::{self, Status};
+
+/// What is asked of every object: enough to know it again.
+const KNOWN: u32 = libc::STATX_BASIC_STATS | libc::STATX_BTIME | libc::STATX_MNT_ID;
+
+fn errno(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+/// The name of a descriptor in the directory of descriptors, in which every thread of the supervisor stays.
+fn number(object: impl AsFd) -> String {
+    object.as_fd().as_raw_fd().to_string()
+}
+
+impl Supervisor {
+    /// What the kernel says of an object, and whether it lies on the writable root or on a file system that ends with
+    /// the instance; `None` for an object of any other mount, whose owners are the host's business.
+    fn known(&self, object: impl AsFd) -> nix::Result<Option<(Status, bool)>> {
+        let status = Status::of(object, 0, KNOWN)?;
+        let kept = status.stx_mnt_id == self.mounts.root;
+        let ours = kept || self.mounts.passing.contains(&status.stx_mnt_id);
+        Ok(ours.then_some((status, kept)))
+    }
+
+    /// The remembered owner of an object; `None` for one without a mark.
+    fn owner(&self, object: &OwnedFd) -> Option<Owner> {
+        let (status, kept) = self.known(object).ok()??;
+        if carries_attributes(u32::from(status.stx_mode)) && !self.unmarked.lock().ok()?.holds(&status) {
+            match xattr::get_deref(number(object), OWNER_XATTR) {
+                Ok(Some(value)) => return Owner::decode(&value),
+                Ok(None) => self.unmarked.lock().ok()?.learn(&status, SystemTime::now()),
+                // A file system without attributes: the ledger knows.
+                Err(_) => {}
+            }
+        }
+        let mut ledger = self.ledger.lock().ok()?;
+        if ledger.is_empty() { None } else { ledger.get(&status, kept) }
+    }
+
+    fn remember(&self, object: &OwnedFd, status: Status, kept: bool, owner: Owner) -> nix::Result<()> {
+        let name = number(object);
+        if carries_attributes(u32::from(status.stx_mode)) {
+            let written = if owner.is_default() {
+                match xattr::remove_deref(&name, OWNER_XATTR) {
+                    Err(error) if errno(&error) == Errno::ENODATA => Ok(()),
+                    other => other,
+                }
+            } else {
+                xattr::set_deref(&name, OWNER_XATTR, owner.encode().as_bytes())
+            };
+            match written {
+                Err(error) if errno(&error) == Errno::EOPNOTSUPP && !kept => {}
+                other => return other.map_err(|error| errno(&error)),
+            }
+        }
+        // An object of a packed layer becomes one of the writable root, with a number of its own, by a change that
+        // changes nothing.
+        let status = if kept {
+            let (root, group) = (Some(nix::unistd::Uid::from_raw(0)), Some(nix::unistd::Gid::from_raw(0)));
+            nix::unistd::fchownat(object, "", root, group, AtFlags::AT_EMPTY_PATH)?;
+            Status::of(object, 0, KNOWN)?
+        } else {
+            status
+        };
+        let mut ledger = self.ledger.lock().map_err(|_| Errno::EIO)?;
+        ledger.set(&status, kept, owner).map_err(|error| errno(&error))
+    }
+
+    /// stat(2) and its kin: the kernel answers for whatever has no mark.
+    pub(super) fn show(&self, target: &Target<'_>, name: Name, abi: Abi) -> nix::Result<Answer> {
+        let [one, two, three, four, five, _] = target.call.arguments;
+        let (place, buffer) = match name {
+            Name::Lstat => (Place::path(one, false), two),
+            Name::Fstat => (Place::descriptor(one), two),
+            Name::Fstatat => (Place::at(one, two, four, libc::AT_NO_AUTOMOUNT)?, three),
+            Name::Statx => (Place::at(one, two, three, libc::AT_NO_AUTOMOUNT | libc::AT_STATX_SYNC_TYPE)?, five),
+            _ => (Place::path(one, true), two),
+        };
+        let Ok(object) = target.object(&place) else { return Ok(Answer::CarryOn) };
+        let Some(owner) = self.owner(&object) else { return Ok(Answer::CarryOn) };
+        let bytes = match (name, abi) {
+            (Name::Statx, _) => {
+                let (flags, mask) = (three as i32 & libc::AT_STATX_SYNC_TYPE, four as u32);
+                layout::statx(Status::of(&object, flags, mask)?, &owner)
+            }
+            (_, Abi::Native) => layout::native(status::stat(&object)?, &owner),
+            #[cfg(target_arch = "x86_64")]
+            _ => layout::stat64(status::stat(&object)?, &owner),
+            // No other machine has the calls of i386.
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => return Ok(Answer::CarryOn),
+        };
+        target.write(buffer, &bytes)?;
+        Ok(Answer::Return(0))
+    }
+
+    /// chown(2) and its kin.
+    pub(super) fn change_owner(&self, target: &Target<'_>, name: Name, abi: Abi) -> nix::Result<Answer> {
+        let [one, two, three, four, five, _] = target.call.arguments;
+        let (place, uid, gid) = match name {
+            Name::Fchown => (Place::descriptor(one), two, three),
+            Name::Fchownat => (Place::at(one, two, five, 0)?, three, four),
+            Name::Lchown => (Place::path(one, false), two, three),
+            _ => (Place::path(one, true), two, three),
+        };
+        let (uid, gid) = (super::ids::id(uid, abi), super::ids::id(gid, abi));
+        // What cannot be found here gets the kernel's own error.
+        let Ok(object) = target.object(&place) else { return Ok(Answer::CarryOn) };
+        let Some((status, kept)) = self.known(&object)? else { return Ok(Answer::CarryOn) };
+        let before = self.owner(&object).unwrap_or_default();
+        let after = Owner { uid: uid.unwrap_or(before.uid), gid: gid.unwrap_or(before.gid), ..before };
+        if uid.or(gid).is_some() {
+            may_change(&self.identity(target), &before, &after)?;
+        }
+        if after != before {
+            self.remember(&object, status, kept, after)?;
+        }
+        drop_set_id_bits(&object, u32::from(status.stx_mode))?;
+        Ok(Answer::Return(0))
+    }
+
+    /// Calls that make something: what a process makes that believes to be somebody else, belongs to that user; and
+    /// device nodes, which nobody but real root can make, become files that stand for them.
+    pub(super) fn make(&self, target: &Target<'_>, name: Name) -> nix::Result<Answer> {
+        let [one, two, three, four, ..] = target.call.arguments;
+        let at = |at: bool| if at { (Base::at(one), two, three, four) } else { (Base::Directory, one, two, three) };
+        let identity = self.identity(target);
+        let plain = identity.user.files == 0 && identity.group.files == 0;
+        let ((base, path, second, third), is_device) = match name {
+            Name::Mknod | Name::Mknodat => {
+                let words = at(name == Name::Mknodat);
+                (words, device(words.2, words.3).is_some())
+            }
+            Name::Symlink => ((Base::Directory, two, one, 0), false),
+            Name::Symlinkat => ((Base::at(two), three, one, 0), false),
+            _ => (at(matches!(name, Name::Openat | Name::Mkdirat)), false),
+        };
+        if plain && !is_device {
+            return Ok(Answer::CarryOn);
+        }
+        // The kernel's own error for what cannot be made here, and the kernel's own work for what exists already.
+        let Ok((parent, last)) = target.parent(base, path) else { return Ok(Answer::CarryOn) };
+        let Some((directory, _)) = self.known(&parent)? else { return Ok(Answer::CarryOn) };
+        if fstatat(&parent, last.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) != Err(Errno::ENOENT) {
+            return Ok(Answer::CarryOn);
+        }
+        let inherits = u32::from(directory.stx_mode) & libc::S_ISGID != 0;
+        let gid = if inherits { self.owner(&parent).unwrap_or_default().gid } else { identity.group.files };
+        let mut owner = Owner { uid: identity.user.files, gid, device: None };
+        let mode = |bits: u64| Ok::<_, Errno>(Mode::from_bits_truncate(bits as u32 & 0o7777 & !target.umask()?));
+        let last = last.as_c_str();
+        let mut made = None;
+        match name {
+            Name::Open | Name::Openat => {
+                let wanted = OFlag::from_bits_retain(second as i32);
+                let flags = wanted | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let how = OpenHow::new().flags(flags).mode(mode(third)?).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+                made = match openat2(&parent, last, how) {
+                    // Made by somebody else meanwhile; whether that is an error depends on the call.
+                    Err(Errno::EEXIST) => return Ok(Answer::CarryOn),
+                    file => Some((file?, wanted.contains(OFlag::O_CLOEXEC))),
+                };
+            }
+            Name::Mkdir | Name::Mkdirat => mkdirat(&parent, last, mode(second)?)?,
+            Name::Symlink | Name::Symlinkat => {
+                nix::unistd::symlinkat(target.path(second)?.as_c_str(), &parent, last)?;
+            }
+            _ if is_device => {
+                if !identity.is_privileged() {
+                    return Err(Errno::EPERM);
+                }
+                owner.device = device(second, third);
+                mknodat(&parent, last, SFlag::S_IFREG, mode(second)?, 0)?;
+            }
+            _ => {
+                let kind = SFlag::from_bits_truncate(second as u32 & libc::S_IFMT);
+                mknodat(&parent, last, kind, mode(second)?, third)?;
+            }
+        }
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        let object = openat2(&parent, last, how)?;
+        let remembered = self
+            .known(&object)?
+            .ok_or(Errno::EIO)
+            .and_then(|(status, kept)| self.remember(&object, status, kept, owner));
+        if let Err(errno) = remembered {
+            // Better no object than one of the wrong owner. Should this fail too, the error says that something is odd.
+            let flag = if matches!(name, Name::Mkdir | Name::Mkdirat) {
+                UnlinkatFlags::RemoveDir
+            } else {
+                UnlinkatFlags::NoRemoveDir
+            };
+            let _ = unlinkat(&parent, last, flag);
+            return Err(errno);
+        }
+        Ok(made.map_or(Answer::Return(0), |(file, close_on_exec)| Answer::File { file, close_on_exec }))
+    }
+}
+
+/// `user.*` attributes exist on these two kinds only (xattr(7)).
+fn carries_attributes(mode: u32) -> bool {
+    matches!(mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFDIR)
+}
+
+/// The rule of chown(2): root may do everything; the owner may give a file to a group of its own.
+fn may_change(identity: &Identity, before: &Owner, after: &Owner) -> nix::Result<()> {
+    let own = identity.user.files == before.uid && after.uid == before.uid;
+    let allowed = identity.is_privileged() || (own && (after.gid == before.gid || identity.is_in(after.gid)));
+    if allowed { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+/// A file that changes its owner loses its set-user-ID and set-group-ID bits, as chown(2) says.
+fn drop_set_id_bits(object: &OwnedFd, mode: u32) -> nix::Result<()> {
+    let executable_group = mode & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID | libc::S_IXGRP;
+    if mode & libc::S_IFMT != libc::S_IFREG || (mode & libc::S_ISUID == 0 && !executable_group) {
+        return Ok(());
+    }
+    let dropped = libc::S_ISUID | if executable_group { libc::S_ISGID } else { 0 };
+    let mode = Mode::from_bits_truncate(mode & 0o7777 & !dropped);
+    // By its name among the descriptors: an object that is open as a path only has no other way.
+    fchmodat(nix::fcntl::AT_FDCWD, number(object).as_str(), mode, FchmodatFlags::FollowSymlink)
+}
+
+/// The device that mknod(2) is asked for, in the encoding of the system call; whiteouts of an overlay (0, 0) can be
+/// made by anybody and stay what they are.
+fn device(mode: u64, number: u64) -> Option<Device> {
+    let kind = match mode as u32 & libc::S_IFMT {
+        libc::S_IFCHR => DeviceKind::Character,
+        libc::S_IFBLK => DeviceKind::Block,
+        _ => return None,
+    };
+    let number = number as u32;
+    let (major, minor) = ((number & 0xfff00) >> 8, (number & 0xff) | ((number >> 12) & 0xfff00));
+    ((major, minor) != (0, 0)).then_some(Device { kind, major, minor })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::emulation::identity::Change;
+
+    fn owner(uid: u32, gid: u32) -> Owner {
+        Owner { uid, gid, device: None }
+    }
+
+    #[test]
+    fn who_may_change_an_owner() {
+        let root = Identity::default();
+        assert_eq!(may_change(&root, &owner(7, 7), &owner(8, 9)), Ok(()));
+        let in_group = root.with_groups(vec![100]).unwrap().change(false, &Change::One(1000)).unwrap();
+        let ann = in_group.change(true, &Change::One(1000)).unwrap();
+        assert_eq!(may_change(&ann, &owner(1000, 1000), &owner(1000, 100)), Ok(()));
+        assert_eq!(may_change(&ann, &owner(1000, 1000), &owner(1000, 1000)), Ok(()));
+        for (before, after) in [
+            (owner(1000, 1000), owner(0, 1000)),
+            (owner(1000, 1000), owner(1000, 0)),
+            (owner(0, 0), owner(1000, 1000)),
+            (owner(0, 1000), owner(0, 100)),
+        ] {
+            assert_eq!(may_change(&ann, &before, &after), Err(Errno::EPERM), "{before:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn devices() {
+        let null = Some(Device { kind: DeviceKind::Character, major: 1, minor: 3 });
+        assert_eq!(device(0o020_666, libc::makedev(1, 3)), null);
+        let large = Some(Device { kind: DeviceKind::Block, major: 259, minor: 70_000 });
+        assert_eq!(device(0o060_600, libc::makedev(259, 70_000)), large);
+        assert_eq!(device(0o020_000, 0), None);
+        assert_eq!(device(0o010_600, 5), None);
+    }
+}

@@ -1,0 +1,104 @@
+//! A real Debian and some of its packages, fetched once by root and kept in a cache: other callers read it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use super::{TestCommand, is_root, need};
+
+fn cache() -> PathBuf {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/target/test-cache");
+    PathBuf::from(std::env::var_os("FIM_TEST_CACHE").unwrap_or_else(|| default.into()))
+}
+
+/// A minimal Debian.
+pub fn tree() -> &'static Path {
+    static TREE: OnceLock<PathBuf> = OnceLock::new();
+    TREE.get_or_init(|| {
+        let cache = cache();
+        let tree = cache.join("debian");
+        if tree.join("etc/debian_version").exists() {
+            return tree;
+        }
+        assert!(
+            is_root(),
+            "{} is missing and only root can make it: sudo debootstrap --variant=minbase stable {0}",
+            tree.display()
+        );
+        fs::create_dir_all(&cache).unwrap();
+        let draft = cache.join(format!("debian.{}.part", std::process::id()));
+        // Downloads and unpacks: longer than anything else that is waited for. It mounts /proc inside the tree, in a
+        // mount namespace of its own, so that nothing stays mounted there when it is interrupted.
+        let made = Command::new(need("timeout"))
+            .args(["1800", need("unshare").to_str().unwrap(), "--mount", "--"])
+            .args([need("debootstrap").to_str().unwrap(), "--variant=minbase", "stable"])
+            .arg(&draft)
+            .stdout(Stdio::null())
+            .status();
+        assert!(
+            made.unwrap().success(),
+            "debootstrap failed; its log is {}/debootstrap/debootstrap.log",
+            draft.display()
+        );
+        // Everybody may read all of it, so that every caller packs the same tree.
+        TestCommand::new(need("chmod")).args(["-R", "a+rX"]).arg(&draft).run().succeeds();
+        fs::rename(&draft, &tree).unwrap();
+        tree
+    })
+}
+
+/// Packages for that Debian with files of several owners and with users of their own, and what they need.
+pub const WANTED: [&str; 3] = ["at", "cron", "dbus"];
+
+/// The directory of those packages.
+pub fn packages() -> &'static Path {
+    static PACKAGES: OnceLock<PathBuf> = OnceLock::new();
+    PACKAGES.get_or_init(|| {
+        let (tree, directory) = (tree(), cache().join("packages"));
+        if directory.is_dir() {
+            return directory;
+        }
+        assert!(is_root(), "{} is missing; run this test as root once: it downloads the packages", directory.display());
+        let draft = cache().join(format!("packages.{}.part", std::process::id()));
+        for name in ["lists/partial", "archives/partial"] {
+            fs::create_dir_all(draft.join(name)).unwrap();
+        }
+        let keys = tree.join("usr/share/keyrings/debian-archive-keyring.gpg");
+        let source = format!("deb [signed-by={}] http://deb.debian.org/debian stable main\n", keys.display());
+        fs::write(draft.join("sources.list"), source).unwrap();
+        // Of the host's apt nothing but the program.
+        let setting = |name: &str, value: &Path| ["-o".to_owned(), format!("{name}={}", value.display())];
+        let settings = [
+            setting("Dir::Etc::SourceList", &draft.join("sources.list")),
+            setting("Dir::Etc::SourceParts", Path::new("/dev/null")),
+            setting("Dir::State::Lists", &draft.join("lists")),
+            setting("Dir::State::Status", &tree.join("var/lib/dpkg/status")),
+            setting("Dir::Cache", &draft),
+            setting("Dir::Cache::Archives", &draft.join("archives")),
+            setting("APT::Sandbox::User", Path::new("root")),
+        ]
+        .concat();
+        let apt = |words: &[&str]| {
+            let mut command = Command::new(need("timeout"));
+            command.arg("600").arg(need("apt-get")).args(&settings).args(["-q", "-y"]).args(words);
+            let output = command.stdin(Stdio::null()).output().unwrap();
+            assert!(output.status.success(), "apt-get {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        apt(&["update"]);
+        apt(&[&["install", "--download-only", "--no-install-recommends"], &WANTED[..]].concat());
+        TestCommand::new(need("chmod")).args(["-R", "a+rX"]).arg(&draft).run().succeeds();
+        fs::rename(draft.join("archives"), &directory).unwrap();
+        fs::remove_dir_all(draft).unwrap();
+        directory
+    })
+}
+
+/// The package files.
+pub fn package_files() -> Vec<PathBuf> {
+    let entries = fs::read_dir(packages()).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|end| end == "deb")).collect();
+    assert!(files.len() >= WANTED.len(), "{files:?}");
+    files.sort();
+    files
+}
