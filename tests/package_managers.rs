@@ -238,6 +238,7 @@ fn owned() -> World {
     world::small_tree(&tree);
     fs::create_dir(tree.join("owned")).unwrap();
     fs::write(tree.join("owned/file"), "content").unwrap();
+    std::os::unix::fs::symlink("file", tree.join("owned/link")).unwrap();
     fs::write(tree.join("far"), "").unwrap();
     // Only root can give such owners to a directory; an archive holds any.
     let tar = world.path("tree.tar");
@@ -255,12 +256,17 @@ fn owned() -> World {
 fn the_owners_of_the_image_are_shown_and_change() {
     let world = owned();
     one_id(&world);
-    assert_eq!(world.root_sh("stat -c %u:%g /owned /owned/file /far /etc").prints(), "33:44\n33:44\n70000:80000\n0:0");
+    assert_eq!(
+        world.root_sh("stat -c %u:%g /owned /owned/file /owned/link /far /etc").prints(),
+        "33:44\n33:44\n33:44\n70000:80000\n0:0"
+    );
     // Reading and no change at all copy nothing up.
     world.root_sh("chown -R 33:44 /owned; chown -R root:root /etc /usr; cat /owned/file").run().succeeds();
     assert!(!world.upper("owned").exists() && !world.upper("usr").exists());
     world.root_sh("chown 0:0 /owned/file; chown :0 /owned").run().succeeds().quietly();
     assert_eq!(world.root_sh("stat -c %u:%g /owned /owned/file; cat /owned/file").prints(), "33:0\n0:0\ncontent");
+    assert_eq!(world.root_sh("chown -h :0 /owned/link; stat -c %u:%g /owned/link").prints(), "33:0");
+    assert_eq!(world.root_sh("chown -h 0 /owned/link; stat -c %u:%g /owned/link").prints(), "0:0");
 }
 
 #[test]
