@@ -230,29 +230,43 @@ fn tools_that_set_owners_work() {
     }
 }
 
-#[test]
-fn the_owners_of_the_image_are_shown_and_change() {
-    // Owners in the layer itself: only root can pack such a tree from a directory, everybody from an archive.
+/// A world whose image has owners of its own: `/owned` and what lies in it belong to 33:44, `/far` to 70000:80000.
+fn owned() -> World {
     let world = World::empty();
     let tree = world.path("tree");
     fs::create_dir(&tree).unwrap();
     world::small_tree(&tree);
     fs::create_dir(tree.join("owned")).unwrap();
     fs::write(tree.join("owned/file"), "content").unwrap();
+    std::os::unix::fs::symlink("file", tree.join("owned/link")).unwrap();
+    fs::write(tree.join("far"), "").unwrap();
+    // Only root can give such owners to a directory; an archive holds any.
     let tar = world.path("tree.tar");
     let pack = |words: &[&str]| {
         TestCommand::new(need("tar")).arg("-C").arg(&tree).arg("-f").arg(&tar).args(words).run().succeeds().quietly();
     };
-    pack(&["-c", "--exclude=./owned", "--owner=0", "--group=0", "."]);
+    pack(&["-c", "--exclude=./owned", "--exclude=./far", "--owner=0", "--group=0", "."]);
     pack(&["-r", "--owner=33", "--group=44", "./owned"]);
+    pack(&["-r", "--owner=70000", "--group=80000", "./far"]);
     world::build(&tar, world.image(), &[]).succeeds().quietly();
+    world
+}
+
+#[test]
+fn the_owners_of_the_image_are_shown_and_change() {
+    let world = owned();
     one_id(&world);
-    assert_eq!(world.root_sh("stat -c %u:%g /owned /owned/file /etc").prints(), "33:44\n33:44\n0:0");
+    assert_eq!(
+        world.root_sh("stat -c %u:%g /owned /owned/file /owned/link /far /etc").prints(),
+        "33:44\n33:44\n33:44\n70000:80000\n0:0"
+    );
     // Reading and no change at all copy nothing up.
     world.root_sh("chown -R 33:44 /owned; chown -R root:root /etc /usr; cat /owned/file").run().succeeds();
     assert!(!world.upper("owned").exists() && !world.upper("usr").exists());
     world.root_sh("chown 0:0 /owned/file; chown :0 /owned").run().succeeds().quietly();
     assert_eq!(world.root_sh("stat -c %u:%g /owned /owned/file; cat /owned/file").prints(), "33:0\n0:0\ncontent");
+    assert_eq!(world.root_sh("chown -h :0 /owned/link; stat -c %u:%g /owned/link").prints(), "33:0");
+    assert_eq!(world.root_sh("chown -h 0 /owned/link; stat -c %u:%g /owned/link").prints(), "0:0");
 }
 
 #[test]
@@ -441,6 +455,22 @@ fn subordinate_ids_are_used_where_they_are_granted() {
 }
 
 #[test]
+fn the_owners_of_the_image_are_real_with_subordinate_ids() {
+    let world = owned();
+    if !is_root() {
+        assert_eq!(world.root(&["stat", "-c", "%u:%g", "/owned", "/far"]).prints(), "33:44\n70000:80000");
+        return;
+    }
+    let user = Granted::new(&world);
+    let script = "stat -c %u:%g /owned /owned/file /far /etc; echo more >> /owned/file; echo more >> /far; stat -c %u:%g /owned/file";
+    // An ID beyond the granted ones is nobody's.
+    let shown = user.app(&["fim-root", "sh", "-c", script]).run().succeeds().text();
+    assert_eq!(shown, "33:44\n33:44\n65534:65534\n0:0\n33:44");
+    assert_eq!(fs::metadata(world.upper("owned/file")).unwrap().uid(), 900_032);
+    assert_eq!(fs::metadata(world.upper("far")).unwrap().uid(), 900_000 + 65_533);
+}
+
+#[test]
 fn a_grant_that_is_too_small_or_refused_leaves_one_id() {
     let world = World::new();
     if !is_root() {
@@ -570,6 +600,30 @@ fn the_end_of_the_supervisor_ends_the_instance_with_a_reason() {
     tree.wait_gone();
     world.assert_nothing_left();
     assert_eq!(world.root_sh("touch /f; chown 5 /f; stat -c %u /f").prints(), "5");
+}
+
+#[test]
+fn in_a_container_with_a_notifier_of_its_own_fim_root_works_without() {
+    let world = emulated();
+    // A filter that allows everything, with a listener that stays open: what some container engines put on programs.
+    let script = r#"
+import ctypes, struct, subprocess, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.prctl(38, 1, 0, 0, 0)
+allow = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0x7fff0000))
+program = struct.pack("HxxxxxxQ", 1, ctypes.addressof(allow))
+listener = libc.syscall(317, 1, 8, program)
+assert listener >= 0, ctypes.get_errno()
+sys.exit(subprocess.run(sys.argv[1:]).returncode)
+"#;
+    let command = TestCommand::new(need("python3")).args(["-c", script]).arg(world.image());
+    let words = ["fim-root", "sh", "-c", "id -u; touch /f; chown 5 /f || echo refused"];
+    let outcome = world.equip(command.args(words)).env("FIM_DEBUG", "1").run().succeeds();
+    assert!(
+        outcome.text().contains("D::Root is not emulated") && outcome.text().ends_with("0\nrefused"),
+        "{outcome:?}"
+    );
+    world.assert_nothing_left();
 }
 
 #[test]

@@ -62,6 +62,8 @@ struct Built {
     pipes: Detached,
     /// Requests are announced here.
     doorbell: File,
+    /// Whether the process behind the gate has stayed to answer calls.
+    emulated: bool,
 }
 
 fn build(start: &Start) -> Result<Built, Error> {
@@ -98,13 +100,14 @@ fn build(start: &Start) -> Result<Built, Error> {
     start.gate.ask_for_maps().map_err(Error::system("have the instance's IDs mapped"))?;
     // 7. Nothing in the instance may look into this process (its descriptors reach out of the instance).
     prctl::set_dumpable(false).map_err(Error::system("close this process to others"))?;
-    if let Some(calls) = apply::seal(&start.plan, start.emulate_root)? {
-        // Where root is emulated, the process that wrote the maps stays and answers.
+    let calls = apply::seal(&start.plan, start.emulate_root)?;
+    if start.emulate_root {
+        // The process that wrote the maps stays and answers.
         File::open("/proc/self/ns/mnt")
-            .and_then(|mounts| start.gate.hand_over(&calls, &mounts))
+            .and_then(|mounts| start.gate.hand_over(calls.as_ref(), &mounts))
             .map_err(Error::system("have root emulated"))?;
     }
-    Ok(Built { terminal, pipes, doorbell })
+    Ok(Built { terminal, pipes, doorbell, emulated: calls.is_some() })
 }
 
 /// Waits until the session's root is mounted; false when the starter has given up.

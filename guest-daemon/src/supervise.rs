@@ -31,7 +31,7 @@ pub(crate) fn run(start: &Start, built: Built) -> Result<(), Error> {
     let watched: SigSet = KEYS.into_iter().chain([Signal::SIGCHLD]).collect();
     let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(Error::system("watch for children"))?;
-    let Built { terminal, pipes, mut doorbell } = built;
+    let Built { terminal, pipes, mut doorbell, emulated } = built;
     let main = command::start(&start.command, terminal.as_ref()).map_err(Error::system("start the command"))?;
     let instance = Instance { start, terminal, main };
     instance.report(&FromGuest::Started);
@@ -40,7 +40,7 @@ pub(crate) fn run(start: &Start, built: Built) -> Result<(), Error> {
         let watched =
             [start.channel.as_fd(), start.server.as_fd(), signals.as_fd(), doorbell.as_fd(), start.gate.as_fd()];
         // Without emulation the gate is closed by now, and nobody's business.
-        let count = watched.len() - usize::from(!start.emulate_root);
+        let count = watched.len() - usize::from(!emulated);
         let mut fds = watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         match poll(&mut fds[..count], PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}

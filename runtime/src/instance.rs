@@ -78,12 +78,13 @@ impl Gate {
         hear(&self.0).map(drop)
     }
 
-    /// Hands over where calls of the instance wait for an answer, and the mounts that their paths are walked in.
+    /// Hands over where calls of the instance wait for an answer, and the mounts that their paths are walked in; or
+    /// says that no call will wait.
     ///
     /// # Errors
     /// When the keeper has gone.
-    pub fn hand_over(&self, listener: &Listener, mounts: &File) -> io::Result<()> {
-        self.0.send(&[0], Some(listener.as_fd()))?;
+    pub fn hand_over(&self, listener: Option<&Listener>, mounts: &File) -> io::Result<()> {
+        self.0.send(&[0], listener.map(AsFd::as_fd))?;
         self.0.send(&[0], Some(mounts.as_fd()))
     }
 }
@@ -103,11 +104,9 @@ impl Keeper {
     ///
     /// # Errors
     /// When the process has gone.
-    pub fn take_over(&self) -> io::Result<(Listener, File)> {
-        let missing = || io::Error::from(io::ErrorKind::UnexpectedEof);
-        let listener = hear(&self.0)?.ok_or_else(missing)?;
-        let mounts = hear(&self.0)?.ok_or_else(missing)?;
-        Ok((Listener::from(OwnedFd::from(listener)), mounts))
+    pub fn take_over(&self) -> io::Result<Option<(Listener, File)>> {
+        let (listener, mounts) = (hear(&self.0)?, hear(&self.0)?);
+        Ok(listener.map(|listener| Listener::from(OwnedFd::from(listener))).zip(mounts))
     }
 }
 

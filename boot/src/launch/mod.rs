@@ -231,9 +231,12 @@ impl Guest<'_> {
             .write_maps(pid, &self.joined.rung.instance(&sandbox.account))
             .map_err(|error| ("map the instance's IDs", error))?;
         let Some(emulator) = emulator else { return Ok(None) };
+        let Some((listener, mounts)) = keeper.take_over().map_err(emulation)? else {
+            log::debug!("Root is not emulated: a program outside answers the calls of this one already");
+            return Ok(None);
+        };
         title::set("fim-owners", b"fim: owners of an instance");
         descriptor::detach_standard_streams().map_err(emulation)?;
-        let (listener, mounts) = keeper.take_over().map_err(emulation)?;
         emulator.begin(listener, mounts, &sandbox.passing()).map(Some).map_err(emulation)
     }
 }

@@ -14,7 +14,7 @@ use super::identity::Identity;
 use super::owner::{Device, DeviceKind, Owner};
 use super::target::{Base, Place, Target};
 use super::{Answer, Supervisor, layout};
-use crate::fuse::OWNER_XATTR;
+use crate::fuse::{OWNER_XATTR, SPECIAL_OWNER_XATTR};
 use crate::sys::status::{self, Status};
 
 /// What is asked of every object: enough to know it again.
@@ -42,16 +42,25 @@ impl Supervisor {
     /// The remembered owner of an object; `None` for one without a mark.
     fn owner(&self, object: &OwnedFd) -> Option<Owner> {
         let (status, kept) = self.known(object).ok()??;
-        if carries_attributes(u32::from(status.stx_mode)) && !self.unmarked.lock().ok()?.holds(&status) {
-            match xattr::get_deref(number(object), OWNER_XATTR) {
+        let carries = carries_attributes(u32::from(status.stx_mode));
+        if !carries && let Some(owner) = self.recorded(&status, kept) {
+            return Some(owner);
+        }
+        if !self.unmarked.lock().ok()?.holds(&status) {
+            let name = if carries { OWNER_XATTR } else { SPECIAL_OWNER_XATTR };
+            match xattr::get_deref(number(object), name) {
                 Ok(Some(value)) => return Owner::decode(&value),
                 Ok(None) => self.unmarked.lock().ok()?.learn(&status, SystemTime::now()),
                 // A file system without attributes: the ledger knows.
                 Err(_) => {}
             }
         }
+        if carries { self.recorded(&status, kept) } else { None }
+    }
+
+    fn recorded(&self, status: &Status, kept: bool) -> Option<Owner> {
         let mut ledger = self.ledger.lock().ok()?;
-        if ledger.is_empty() { None } else { ledger.get(&status, kept) }
+        if ledger.is_empty() { None } else { ledger.get(status, kept) }
     }
 
     fn remember(&self, object: &OwnedFd, status: Status, kept: bool, owner: Owner) -> nix::Result<()> {

@@ -42,12 +42,16 @@ use crate::sys::status::Status;
 const THREADS: usize = 4;
 
 /// Puts the calling process, and all it will start, under emulation. Nothing that is answered returns until
-/// [`Emulator::begin`] has begun.
+/// [`Emulator::begin`] has begun. `None` where another program answers calls of this process already (that of a
+/// container that fim runs in): the kernel allows one, and users and owners stay as they are there.
 ///
 /// # Errors
-/// When the kernel has no user notifier, or one is in use already.
-pub fn install() -> nix::Result<Listener> {
-    notifier::install(&filter::program())
+/// When the kernel has no user notifier.
+pub fn install() -> nix::Result<Option<Listener>> {
+    match notifier::install(&filter::program()) {
+        Err(Errno::EBUSY) => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 /// What the supervisor needs of the host, opened while the host is visible.

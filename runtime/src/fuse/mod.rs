@@ -21,4 +21,4 @@ mod xattr;
 
 pub use node::MAX_LAYERS;
 pub use server::{Options, Owners, Server, Stats, mount_data, serve};
-pub use xattr::OWNER_XATTR;
+pub use xattr::{OWNER_XATTR, SPECIAL_OWNER_XATTR};

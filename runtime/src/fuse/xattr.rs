@@ -10,12 +10,15 @@ use crate::squashfs::{Archive, Error, Inode, Kind};
 /// goes without saying where it shows one owner for all.
 pub const OWNER_XATTR: &str = "user.fim.owner";
 
+/// The same for any other kind of node, where the kernel allows no `user.*` attribute (xattr(7)). It is told to who asks for
+/// it and is in no list, for nobody without privileges could copy it.
+pub const SPECIAL_OWNER_XATTR: &str = "security.fim.owner";
+
 /// The value of the attribute, or `None` when the inode does not have it.
 pub(super) fn value(archive: &Archive, inode: &Inode, owners: &Owners, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-    if name == OWNER_XATTR.as_bytes()
-        && let Some(value) = real_owner(inode, owners)
-    {
-        return Ok(Some(value));
+    let hidden = owners.hides(inode.uid, inode.gid);
+    if hidden && name == if carries_user(inode) { OWNER_XATTR } else { SPECIAL_OWNER_XATTR }.as_bytes() {
+        return Ok(Some(format!("{}:{}", inode.uid, inode.gid).into_bytes()));
     }
     if inode.xattr.is_none() {
         return Ok(None);
@@ -30,7 +33,7 @@ pub(super) fn names(archive: &Archive, inode: &Inode, owners: &Owners) -> Result
         names.extend_from_slice(name);
         names.push(0);
     };
-    let owner = real_owner(inode, owners).is_some();
+    let owner = owners.hides(inode.uid, inode.gid) && carries_user(inode);
     if owner {
         push(OWNER_XATTR.as_bytes());
     }
@@ -44,9 +47,7 @@ pub(super) fn names(archive: &Archive, inode: &Inode, owners: &Owners) -> Result
     Ok(names)
 }
 
-fn real_owner(inode: &Inode, owners: &Owners) -> Option<Vec<u8>> {
-    let hidden = owners.hides(inode.uid, inode.gid)
-        // The kernel allows `user.*` on these two kinds only (xattr(7)).
-        && matches!(inode.kind, Kind::File { .. } | Kind::Directory { .. });
-    hidden.then(|| format!("{}:{}", inode.uid, inode.gid).into_bytes())
+/// The kernel allows `user.*` on these two kinds only (xattr(7)).
+fn carries_user(inode: &Inode) -> bool {
+    matches!(inode.kind, Kind::File { .. } | Kind::Directory { .. })
 }

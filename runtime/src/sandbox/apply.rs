@@ -51,7 +51,7 @@ pub fn enter(plan: &Plan, root: &Path) -> Result<(), Error> {
 }
 
 /// Gives up what the set-up needed, for good. The calling process has joined the instance's user namespace. Returns
-/// where calls wait for an answer when root is to be emulated.
+/// where calls wait for an answer when root is to be emulated and can be.
 ///
 /// # Errors
 /// When the kernel refuses to give up a capability or to take the filter.
@@ -61,7 +61,10 @@ pub fn seal(plan: &Plan, emulate_root: bool) -> Result<Option<Listener>, Error> 
     }
     nix::sys::prctl::set_no_new_privs().map_err(Error::step("set", "no_new_privs"))?;
     seccomp::install()?;
-    emulate_root.then(emulation::install).transpose().map_err(Error::step("emulate", "the users of the image"))
+    if !emulate_root {
+        return Ok(None);
+    }
+    emulation::install().map_err(Error::step("emulate", "the users of the image"))
 }
 
 fn prepare(step: &Step) -> Result<Option<Detached>, Error> {
