@@ -3,12 +3,14 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::IsTerminal;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use nix::unistd::{getegid, geteuid};
 use runtime::sandbox::account;
 use runtime::sys::{capability, process};
 
+use super::expansion::{self, Outputs};
 use crate::{Failure, Invocation};
 
 /// Who starts the program.
@@ -47,6 +49,8 @@ pub struct Facts {
     pub zone_rule: Option<String>,
     /// Which of the directories that are shown of /sys exist.
     pub sys: Vec<PathBuf>,
+    /// What commands in stored values printed, when the caller lets them run.
+    pub outputs: Outputs,
     /// Seconds since the epoch.
     pub now: u64,
 }
@@ -70,6 +74,33 @@ pub fn caller() -> Caller {
     Caller { uid, gid: getegid().as_raw(), account: account::lookup(&passwd, uid), env: std::env::vars_os().collect() }
 }
 
+/// Runs the commands in stored values, on the host, when the caller has said so with `FIM_ENV_EXEC=1`: the values are the
+/// image's, and whoever built it is trusted with nothing else.
+#[must_use]
+pub fn command_outputs(caller: &Caller, stored: &[(Vec<u8>, Vec<u8>)]) -> Outputs {
+    if caller.variable("FIM_ENV_EXEC").is_none_or(|value| value != "1") {
+        return Outputs::new();
+    }
+    let run = |text: &[u8]| {
+        let output = std::process::Command::new("/bin/sh")
+            .arg("-c")
+            .arg(OsStr::from_bytes(text))
+            .stdin(std::process::Stdio::null())
+            .stderr(std::process::Stdio::inherit())
+            .output();
+        let mut printed = output.map(|output| output.stdout).unwrap_or_else(|error| {
+            crate::report(&format!("warning: cannot run /bin/sh for a stored variable: {error}"));
+            Vec::new()
+        });
+        while printed.last() == Some(&b'\n') {
+            printed.pop();
+        }
+        printed.retain(|&byte| byte != 0);
+        (text.to_vec(), printed)
+    };
+    stored.iter().flat_map(|(_, value)| expansion::commands(value)).map(run).collect()
+}
+
 /// Looks at the host.
 ///
 /// # Errors
@@ -82,7 +113,9 @@ pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
         text.split_once("zoneinfo/").map(|(_, name)| name.to_owned())
     });
     let terminals = [std::io::stdin().is_terminal(), std::io::stdout().is_terminal(), std::io::stderr().is_terminal()];
+    let outputs = command_outputs(&caller, &invocation.image.config.env);
     Ok(Facts {
+        outputs,
         privileged: caller.uid == 0 && capability::has(capability::SYS_ADMIN) && knows_every_id(),
         caller,
         cwd: std::env::current_dir().ok(),

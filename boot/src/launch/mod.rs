@@ -3,6 +3,7 @@
 pub mod data;
 mod detach;
 pub mod environment;
+pub mod expansion;
 pub mod facts;
 pub mod plan;
 pub mod session;

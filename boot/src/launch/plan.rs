@@ -165,7 +165,7 @@ fn command(
         ours.extend(facts.zone.iter().map(|zone| ("TZ", zone.into())));
         ours.extend(facts.zone_rule.iter().map(|rule| (TIME_ZONE_RULE, rule.into())));
     }
-    let env = environment::build(&facts.caller.env, &config.env, account, &ours);
+    let env = environment::build(&facts.caller.env, &config.env, account, &ours, &facts.outputs);
     let env = env
         .iter()
         .map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()))
