@@ -19,7 +19,8 @@ test tar              GNU tar makes archives for the packer
 test xz-utils         compressed archives for the packer
 test zstd             compressed archives for the packer
 test perl-base        reads directories in ways that no shell does
-test util-linux       setpriv, setsid, unshare, mount
+test util-linux       setpriv, setsid, unshare, mount, prlimit
+test strace           makes single system calls of a writer fail
 test python3          scripts/test.sh reads cargo's messages with it
 ci python3            licences and sources are checked with it
 ci shellcheck         checks the scripts
