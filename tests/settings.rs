@@ -316,6 +316,7 @@ fn reading_creates_nothing_and_keeps_the_image_as_it_is() {
     let before = std::fs::read(world.image()).unwrap();
     for line in [
         "fim-perms list",
+        "fim-perms explain",
         "fim-env list",
         "fim-bind list",
         "fim-boot show",

@@ -183,7 +183,7 @@ mod tests {
             table.lines().find_map(|line| line.strip_prefix(before)?.strip_prefix(':')).map(str::to_owned)
         };
         assert!(COMMANDS.iter().all(|spec| words("").unwrap().contains(&format!("fim-{}", spec.name))));
-        assert_eq!(words("fim-perms").unwrap(), "add del set list clear");
+        assert_eq!(words("fim-perms").unwrap(), "add del set list clear explain");
         assert!(words("fim-perms add").unwrap().starts_with(",all audio"));
         assert_eq!(words("fim-overlay set").unwrap(), "overlayfs unionfs bwrap");
         assert_eq!(words("fim-bind add").unwrap(), "--required ro rw dev");

@@ -31,7 +31,9 @@ pub(super) fn run(
     // 1. The instance, and everything that is decided before it hears of it.
     let session = session::require(invocation)?;
     let (instance, starter) = session.hold(id)?;
-    let facts = facts::gather(invocation)?;
+    let mut facts = facts::gather(invocation)?;
+    // What the instance shows was settled when it started.
+    facts.binds.clear();
     let program = Program { words: words.to_vec(), shell: false, root: instance.kind == Kind::Root, detached: false };
     let plan = plan::make(&invocation.image.config, &program, &facts, build)?;
     // 2. The pipes of this request.

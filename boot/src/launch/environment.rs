@@ -33,19 +33,28 @@ pub fn build(
         .cloned()
         .collect();
     let path = path(env.get(OsStr::new("PATH")).map(OsString::as_os_str));
+    identify(&mut env, account);
     let mut set = |name: &str, value: OsString| drop(env.insert(OsString::from(name), value));
     set("PATH", path);
-    set("USER", account.name.clone().into());
     set("LOGNAME", account.name.clone().into());
-    set("HOME", account.home.clone().into());
-    set("SHELL", account.shell.clone().into());
     set("XDG_RUNTIME_DIR", format!("/run/user/{}", account.uid).into());
     for (name, value) in ours {
         set(name, value.clone());
     }
     env.entry(OsString::from("TERM")).or_insert_with(|| OsString::from("xterm"));
-    add_stored(&mut env, stored, outputs);
+    if !stored.is_empty() {
+        add_stored(&mut env, stored, outputs);
+        // Stored words that passwd cannot hold, and those of a user that root is not, have not become the identity.
+        identify(&mut env, account);
+    }
     env
+}
+
+/// Sets the variables that say who the user is.
+fn identify(env: &mut BTreeMap<OsString, OsString>, account: &Account) {
+    for (name, value) in [("USER", &account.name), ("HOME", &account.home), ("SHELL", &account.shell)] {
+        env.insert(name.into(), value.into());
+    }
 }
 
 /// The image's directories, then those of the caller that are not among them: a program of the image may lie in one

@@ -1,10 +1,14 @@
 //! Starting an instance, as numbered steps. `docs/ARCHITECTURE.md` mirrors them.
 
+pub mod binds;
 pub mod data;
 mod detach;
 pub mod environment;
 pub mod expansion;
 pub mod facts;
+pub mod grants;
+pub mod identity;
+mod ld_cache;
 pub mod plan;
 pub mod session;
 pub(crate) mod signals;
@@ -22,6 +26,7 @@ use runtime::image::Config;
 use runtime::instance::{self, Start, TerminalUse};
 use runtime::portal::Adoption;
 use runtime::sandbox::plan::Plan;
+use runtime::sandbox::points::Journal;
 use runtime::session::registry::Registry;
 use runtime::sys::descriptor;
 use runtime::sys::process::{self, Side};
@@ -97,8 +102,10 @@ fn instance(
     report: Option<detach::Report>,
 ) -> Result<i32, Failure> {
     let plan = plan::make(&invocation.image.config, program, facts, build)?;
+    binds::warn_of_missing(&facts.binds);
     // 2. Find or make the writable data.
     let data = data::prepare(invocation, &facts.caller)?;
+    let points = plan.makes_points.then(|| Journal::open(&data)).transpose()?;
     // 3. Join the session that uses it, or begin one. The start lock is held from here to step 6.
     let mut joined = session::enter(invocation, &plan, &data, facts)?;
     // 4. Be an instance: take the next ID.
@@ -107,7 +114,7 @@ fn instance(
     let (ours, theirs) = Channel::pair()?;
     let guest = Guest { plan: &plan, joined: &joined, id: instance.id, roles };
     let detached = report.map(|report| joined.detached(report, instance.id)).transpose()?;
-    let intermediate = guest.start(theirs)?;
+    let intermediate = guest.start(theirs, points)?;
     if detached.is_some() {
         descriptor::detach_standard_streams()?;
     }
@@ -148,15 +155,21 @@ impl Guest<'_> {
 
     /// Makes an intermediate that joins the session's namespaces, clones PID 1 of the instance from there as a child
     /// of this process, writes its ID maps and ends. Returns the intermediate's process ID.
-    fn start(&self, channel: Channel) -> Result<nix::unistd::Pid, Failure> {
+    fn start(&self, channel: Channel, points: Option<Journal>) -> Result<nix::unistd::Pid, Failure> {
         let (gate, keeper) = instance::gate()?;
         match process::fork().map_err(|errno| Message::boxed(format!("cannot start an instance: {errno}")))? {
             Side::Parent(pid) => Ok(pid),
-            Side::Child => std::process::exit(self.intermediate(channel, gate, &keeper)),
+            Side::Child => std::process::exit(self.intermediate(channel, gate, &keeper, points)),
         }
     }
 
-    fn intermediate(&self, channel: Channel, gate: instance::Gate, keeper: &instance::Keeper) -> i32 {
+    fn intermediate(
+        &self,
+        channel: Channel,
+        gate: instance::Gate,
+        keeper: &instance::Keeper,
+        points: Option<Journal>,
+    ) -> i32 {
         let failed = |text: String| {
             // Whoever reads this is the parent, which sees the end of the channel in any case.
             let _ = channel.send(&runtime::control::FromGuest::Failed(text).encode(), None);
@@ -165,7 +178,8 @@ impl Guest<'_> {
         // Locks, the image and the ends of other channels are this process's business no more; whoever waits for their
         // last copy to be closed must not wait for an instance.
         let kept = [0, 1, 2, channel.as_fd().as_raw_fd(), gate.as_raw_fd(), keeper.as_raw_fd()];
-        let kept: Vec<RawFd> = kept.into_iter().chain([self.joined.server.as_raw_fd()]).collect();
+        let points_fd = points.as_ref().map(|points| points.file().as_raw_fd());
+        let kept: Vec<RawFd> = kept.into_iter().chain([self.joined.server.as_raw_fd()]).chain(points_fd).collect();
         let prepared = descriptor::close_all_but(&kept)
             .and_then(|()| nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL))
             .and_then(|()| nix::sched::setns(&self.joined.server, CloneFlags::CLONE_NEWUSER));
@@ -182,6 +196,7 @@ impl Guest<'_> {
                     directory: Registry::new(&self.joined.directory).directory(self.id),
                     plan: self.sandbox(),
                     command: self.plan.command.clone(),
+                    points,
                     terminal: self.plan.terminal,
                     channel,
                     gate,

@@ -6,6 +6,7 @@
 pub mod bind;
 pub mod boot;
 pub mod env;
+mod explain;
 pub mod overlay;
 pub mod remote;
 pub mod sets;

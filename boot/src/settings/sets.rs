@@ -38,6 +38,11 @@ const UNSHARE: Wording<Unshare> = Wording {
 /// # Errors
 /// Wrong words, and an image that cannot be changed; nothing is changed then.
 pub fn perms(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> {
+    if let Some((operation, rest)) = words.split_first()
+        && operation.eq_ignore_ascii_case("explain")
+    {
+        return super::explain::run(invocation, json_flag(PERMISSIONS.command, rest)?);
+    }
     run(&PERMISSIONS, invocation, words)
 }
 

@@ -4,6 +4,7 @@ pub mod account;
 pub mod apply;
 pub mod id_map;
 pub mod plan;
+pub mod points;
 pub mod seccomp;
 
 use std::path::PathBuf;

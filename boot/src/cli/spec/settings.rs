@@ -22,15 +22,19 @@ pub(super) const PERMS: Spec = Spec {
             line: "<list|clear> [--json]",
             words: &[("list", "Lists the current permissions"), ("clear", "Clears all permissions"), JSON],
         },
+        Usage {
+            line: "<explain> [--json]",
+            words: &[("explain", "Shows what a start would share with the guest now, and why"), JSON],
+        },
     ],
     notes: &[
         "Permissions: all,audio,certs,dbus_system,dbus_user,dev,fonts,gpu,home,input,locale,media,network,optical,shm,udev,usb,wayland,xorg",
         "The 'all' permission sets all available permissions and cannot be combined with other permissions",
         "Nothing is granted by default. 'all' does not include the portal (fim-portal).",
-        "What a permission names and the host lacks is passed over.",
+        "What a permission names and the host lacks is passed over; 'explain' shows it.",
         RUNNING,
     ],
-    examples: &["fim-perms add home,network,gpu", "fim-perms set wayland,audio,network"],
+    examples: &["fim-perms add home,network,gpu", "fim-perms set wayland,audio,network", "fim-perms explain"],
     frees_file: true,
 };
 
