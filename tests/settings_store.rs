@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 
-use harness::{Outcome, Running, TestCommand, World, is_root, need, world};
+use harness::{Outcome, Running, World, need, world};
 use nix::fcntl::{Flock, FlockArg};
 use runtime::image::{Config, Image};
 
@@ -162,13 +162,6 @@ fn a_configuration_that_does_not_fit_is_refused_with_the_limit() {
     assert_eq!(world.app(&["fim-env", "list"]).prints().lines().count(), 9);
 }
 
-/// Runs a script of the host in a mount namespace of its own, where it is root.
-fn in_namespace(world: &World, script: &str) -> TestCommand {
-    let flag = if is_root() { "-m" } else { "-Urm" };
-    need("unshare");
-    world.host_sh("exec unshare $0 bash -c \"$1\"").args([flag, script])
-}
-
 #[test]
 fn a_read_only_image_is_read_and_refuses_changes_with_the_remedy() {
     let world = World::new();
@@ -177,13 +170,13 @@ fn a_read_only_image_is_read_and_refuses_changes_with_the_remedy() {
         let here = here.display();
         format!("mount --bind '{here}' '{here}' && mount -o remount,bind,ro '{here}' && cd / && exec \"$IMAGE\" {line}")
     };
-    in_namespace(&world, &script("fim-perms add home")).fails_naming(&[
+    world.in_namespace(&script("fim-perms add home")).fails_naming(&[
         "cannot change the image",
         "app.flatimage: it is read-only",
         "make it writable",
     ]);
-    assert_eq!(in_namespace(&world, &script("fim-perms list")).prints(), "");
-    assert_eq!(in_namespace(&world, &script("fim-boot show")).run().succeeds().text().lines().count(), 4);
+    assert_eq!(world.in_namespace(&script("fim-perms list")).prints(), "");
+    assert_eq!(world.in_namespace(&script("fim-boot show")).run().succeeds().text().lines().count(), 4);
     assert_eq!(opened(&world).generation, 1);
 }
 
@@ -193,7 +186,7 @@ fn file_systems_without_clones_will_do() {
     // As on FAT, a clone is refused here, and the file must be written in place.
     let script = "set -e; mkdir there; mount -t tmpfs none there; cp \"$IMAGE\" there/a.com; cd there; \
                   for i in $(seq 20); do ./a.com fim-env add V$i=$i; done; ./a.com fim-env list | wc -l; ls -A";
-    let outcome = in_namespace(&world, script).run().succeeds().quietly();
+    let outcome = world.in_namespace(script).run().succeeds().quietly();
     assert!(outcome.text().ends_with("20\na.com"), "{outcome:?}");
 }
 

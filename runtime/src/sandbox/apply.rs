@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use nix::unistd::{chdir, pivot_root};
 
@@ -67,7 +68,7 @@ fn prepare(step: &Step) -> Result<Option<Detached>, Error> {
         Step::Fresh { kind, target } => fresh(kind).map(Some).map_err(Error::step("make the file system for", target)),
         Step::Bind { source, access, optional, .. } => match bind(source, *access) {
             Ok(mount) => Ok(Some(mount)),
-            Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR) if *optional => Ok(None),
+            Err(Errno::ENOENT | Errno::ENOTDIR) if *optional => Ok(None),
             Err(errno) => Err(Error::step("bind", source)(errno)),
         },
         _ => Ok(None),
@@ -115,7 +116,7 @@ fn place(step: &Step, mount: Option<Detached>, points: Option<&Journal>) -> Resu
         }
         Step::ReadOnly { target } => {
             let mount = match mount::clone_tree(target, true) {
-                Err(nix::errno::Errno::ENOENT) => return Ok(()),
+                Err(Errno::ENOENT) => return Ok(()),
                 other => other.map_err(Error::step("bind", target))?,
             };
             mount::set_attributes(&mount, attr::RDONLY, true).map_err(Error::step("make read-only", target))?;
@@ -153,7 +154,16 @@ fn attach(mount: Detached, target: &Path, is_directory: bool, points: Option<&Jo
         other => other,
     };
     let point = point.map_err(Error::io("open the mount point", target))?;
-    mount::attach(mount, point).map_err(Error::step("mount at", target))
+    mount::attach(mount, &point).map_err(|errno| {
+        // The kernel says EINVAL of both; what the user can do something about is told apart here.
+        let at = nix::sys::stat::fstat(&point).map(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR);
+        let errno = match (is_directory, at) {
+            (true, Ok(false)) => Errno::ENOTDIR,
+            (false, Ok(true)) => Errno::EISDIR,
+            _ => errno,
+        };
+        Error::step("mount at", target)(errno)
+    })
 }
 
 fn open_point(target: &Path) -> io::Result<File> {
