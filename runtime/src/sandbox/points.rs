@@ -45,20 +45,37 @@ impl Journal {
     }
 }
 
+/// Most links that are followed on the way to one mount point, as many as the kernel follows (path_resolution(7)).
+const MAX_LINKS: u32 = 40;
+
 /// Makes what is missing of `target`, an absolute path of the guest, whose root this process has: directories, and a
-/// file at the end unless `is_directory`.
+/// file at the end unless `is_directory`. A link to what does not exist is followed: images often have one as
+/// /etc/resolv.conf.
 ///
 /// # Errors
-/// As mkdir(2) and open(2).
+/// As mkdir(2) and open(2); `ELOOP`.
 pub fn make(target: &Path, is_directory: bool, journal: Option<&Journal>) -> io::Result<()> {
+    follow(target, is_directory, journal, MAX_LINKS)
+}
+
+fn follow(target: &Path, is_directory: bool, journal: Option<&Journal>, links: u32) -> io::Result<()> {
     let mut missing: Vec<&Path> = target.ancestors().take_while(|path| fs::metadata(path).is_err()).collect();
     missing.reverse();
-    // Links on the way lead to where it is really made.
     let Some(parent) = missing.first().and_then(|path| path.parent()) else { return Ok(()) };
+    // Links on the way lead to where it is really made.
     let mut place = fs::canonicalize(parent)?;
     let journal = journal.filter(|_| is_of_the_root(&place));
     for path in missing {
         place.push(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
+        if let Ok(link) = fs::read_link(&place) {
+            let links = links.checked_sub(1).ok_or(nix::errno::Errno::ELOOP)?;
+            place.pop();
+            // A relative link begins where it lies; an absolute one replaces that.
+            let rest = target.strip_prefix(path).unwrap_or(Path::new(""));
+            place.push(link);
+            place.extend(rest);
+            return follow(&place, is_directory, journal, links);
+        }
         if let Some(journal) = journal {
             journal.record(&place)?;
         }
@@ -166,5 +183,14 @@ mod tests {
         assert!(path.join("file").is_file());
         make(&path.join("file"), false, None).unwrap();
         assert!(make(&path.join("file/x"), true, None).is_err());
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, base.path().join(name)).unwrap();
+        link("../one/far/away", "one/link");
+        make(&base.path().join("one/link"), false, None).unwrap();
+        assert!(base.path().join("one/far/away").is_file());
+        link("gone", "chain");
+        make(&base.path().join("chain/x"), true, None).unwrap();
+        assert!(base.path().join("gone/x").is_dir());
+        link("loop", "loop");
+        assert!(make(&base.path().join("loop"), true, None).is_err());
     }
 }
