@@ -254,6 +254,39 @@ fn overlay_notify_casefold_and_remote_are_stored() {
 }
 
 #[test]
+fn starts_are_announced_when_they_are_to_be() {
+    let world = World::new();
+    std::fs::create_dir(world.path("bin")).unwrap();
+    harness::world::script(&world.path("bin/notify-send"), "#!/bin/sh\necho \"$@\" >> \"$TOLD\"\n");
+    let path = format!("{}:/usr/bin:/bin", world.path("bin").display());
+    let told = world.path("told");
+    let start = |words: &[&str]| world.exec(words).env("PATH", &path).env("TOLD", &told);
+    silently(&world, &["fim-notify", "on"]);
+    start(&["true"]).run().succeeds().quietly();
+    assert!(!told.exists(), "there is no desktop integration");
+    let change = |name: &str| {
+        let desktop = format!("{{\"name\": \"{name}\"}}");
+        runtime::image::update(world.image(), |config| -> Result<(), runtime::image::Error> {
+            config.desktop = Some(desktop);
+            Ok(())
+        })
+        .unwrap();
+    };
+    change("My App");
+    // Nobody waits for it, but who reads the pipe does.
+    world.host_sh("mkfifo told").run().succeeds();
+    let mut running = start(&["cat"]).spawn();
+    assert_eq!(world.host_sh("cat told").prints(), "-i flatimage_My App -- Started 'My App' FlatImage");
+    running.say("on\n");
+    running.expect("on");
+    running.wait().succeeds().quietly();
+    std::fs::remove_file(&told).unwrap();
+    silently(&world, &["fim-notify", "off"]);
+    start(&["true"]).run().succeeds().quietly();
+    assert!(!told.exists());
+}
+
+#[test]
 fn dependencies_have_licence_and_source() {
     let world = World::new();
     let deps = parsed(&world, &["fim-version", "deps"]);

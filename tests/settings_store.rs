@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 
-use harness::{Outcome, Running, World, need, world};
+use harness::{Outcome, Running, TestCommand, World, need, world};
 use nix::fcntl::{Flock, FlockArg};
 use runtime::image::{Config, Image};
 

@@ -1,6 +1,8 @@
 //! Starting an instance, as numbered steps. `docs/ARCHITECTURE.md` mirrors them.
 
+mod announce;
 pub mod binds;
+mod bus;
 pub mod data;
 mod detach;
 pub mod environment;
@@ -112,7 +114,9 @@ fn instance(
     let instance = joined.register(&plan)?;
     // 5. Make PID 1 of the instance, as a child of this process; it begins while the session may still be mounting.
     let (ours, theirs) = Channel::pair()?;
-    let guest = Guest { plan: &plan, joined: &joined, id: instance.id, roles };
+    let directory = Registry::new(&joined.directory).directory(instance.id);
+    let filter = bus::start(facts.host.proxy.as_deref(), &plan.grants, &directory)?;
+    let guest = Guest { plan: &plan, joined: &joined, id: instance.id, roles, filter: filter.as_ref() };
     let detached = report.map(|report| joined.detached(report, instance.id)).transpose()?;
     let intermediate = guest.start(theirs, points)?;
     if detached.is_some() {
@@ -127,7 +131,9 @@ fn instance(
     let live = joined.complete(instance.id)?;
     ours.send(&ToGuest::Build.encode(), None)?;
     // 7. Stay as the parent that the user sees, or that supervises a detached instance.
-    let status = starter::Starter::new(ours, plan.terminal, intermediate, live.children(), detached).run();
+    let told = announce::announce(&invocation.image.config);
+    let children = live.children().into_iter().chain(filter.iter().map(|filter| filter.pid)).chain(told).collect();
+    let status = starter::Starter::new(ours, plan.terminal, intermediate, children, detached).run();
     // 8. The exit code is the command's own.
     live.leave(*status.as_ref().unwrap_or(&runtime::error::FAILURE));
     status.map_err(Message::boxed)
@@ -138,6 +144,7 @@ struct Guest<'a> {
     joined: &'a session::Joined,
     id: u64,
     roles: Roles,
+    filter: Option<&'a bus::Filter>,
 }
 
 impl Guest<'_> {
@@ -149,6 +156,7 @@ impl Guest<'_> {
 
     fn sandbox(&self) -> Plan {
         let mut sandbox = self.plan.sandbox.clone();
+        sandbox.steps.extend(self.filter.iter().flat_map(|filter| filter.steps.iter().cloned()));
         sandbox.steps.extend(self.portal().map(|directory| crate::portal::bind(&directory)));
         sandbox
     }

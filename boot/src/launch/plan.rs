@@ -70,6 +70,8 @@ pub struct LaunchPlan {
     pub kind: Kind,
     /// The command, for listings.
     pub words: Vec<u8>,
+    /// What the permissions give.
+    pub grants: Vec<Grant>,
     /// Whether mount points may be missing in the image.
     pub makes_points: bool,
     /// Host commands that the guest may run.
@@ -116,6 +118,7 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
         kind: if root { Kind::Root } else { Kind::Exec },
         words: joined_words(&program.words),
         makes_points: !grants.is_empty() || !facts.binds.is_empty(),
+        grants,
         portal: config.portal.clone(),
         now: facts.now,
     })
@@ -203,7 +206,8 @@ fn reads_shell_start(config: &Config, program: &Program, facts: &Facts) -> bool 
 
 /// Everything that the permissions give to this user.
 pub(crate) fn grants(config: &Config, facts: &Facts, account: &Account, root: bool) -> Vec<Grant> {
-    grants::all(config.permissions, &grants::Scene { caller: &facts.caller, account, host: &facts.host, root })
+    let (caller, host, stored) = (&facts.caller, &facts.host, &config.env[..]);
+    grants::all(config.permissions, &grants::Scene { caller, account, host, stored, root })
 }
 
 /// Device nodes of the instance; each is the host's own, bound.

@@ -78,6 +78,9 @@ fn gift_line(grant: &Grant) -> String {
         Gift::Mount { source, target, access } => mount_line(*access, source, target),
         Gift::Variable { name, value } => format!("set   {name}={}", value.to_string_lossy()),
         Gift::File { target, .. } => format!("file  {}", target.display()),
+        Gift::Bus { address, target, rules } => {
+            format!("bus   {address} -> {} filtered by xdg-dbus-proxy {}", target.display(), rules.join(" "))
+        }
         Gift::Note(text) => format!("note  {text}"),
     }
 }
@@ -98,6 +101,9 @@ fn gift_json(grant: &Grant) -> Value {
         Gift::Mount { source, target, access } => mount_json(*access, source, target),
         Gift::Variable { name, value } => json!({"variable": name, "value": value.to_string_lossy()}),
         Gift::File { target, .. } => json!({"file": target.to_string_lossy()}),
+        Gift::Bus { address, target, rules } => {
+            json!({"bus": address, "target": target.to_string_lossy(), "filter": rules})
+        }
         Gift::Note(text) => json!({"note": text}),
     }
 }

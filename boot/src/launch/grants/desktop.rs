@@ -90,64 +90,6 @@ pub(super) fn xorg(gifts: &mut Gifts, scene: &Scene) {
     }
 }
 
-/// Path of the first socket with a name in a list of addresses (D-Bus specification, "Server Addresses").
-fn bus_socket(addresses: &str) -> Option<PathBuf> {
-    let path = |address: &str| {
-        let pairs = address.strip_prefix("unix:")?;
-        let value = pairs.split(',').find_map(|pair| pair.strip_prefix("path="))?;
-        unescaped(value).map(PathBuf::from).filter(|path| path.is_absolute())
-    };
-    addresses.split(';').find_map(path)
-}
-
-/// `%` and two hexadecimal digits stand for a byte.
-fn unescaped(value: &str) -> Option<String> {
-    let mut bytes = Vec::new();
-    let mut rest = value.as_bytes();
-    while let Some((&first, more)) = rest.split_first() {
-        rest = more;
-        if first != b'%' {
-            bytes.push(first);
-            continue;
-        }
-        let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
-        bytes.push(u8::from_str_radix(digits, 16).ok()?);
-        rest = &rest[2..];
-    }
-    String::from_utf8(bytes).ok()
-}
-
-const UNFILTERED: &str =
-    "its messages are not filtered: programs of the image can do what any program of the user can ask of it";
-
-pub(super) fn dbus_user(gifts: &mut Gifts, scene: &Scene) {
-    let given = scene.variable("DBUS_SESSION_BUS_ADDRESS");
-    let socket = given.map_or_else(|| Some(scene.runtime().join("bus")), bus_socket);
-    let target = scene.guest_runtime().join("bus");
-    bus(gifts, "DBUS_SESSION_BUS_ADDRESS", socket, target);
-}
-
-pub(super) fn dbus_system(gifts: &mut Gifts, scene: &Scene) {
-    let usual = "/run/dbus/system_bus_socket";
-    let given = scene.variable("DBUS_SYSTEM_BUS_ADDRESS");
-    let socket = given.map_or_else(|| Some(PathBuf::from(usual)), bus_socket);
-    bus(gifts, "DBUS_SYSTEM_BUS_ADDRESS", socket, usual.into());
-}
-
-fn bus(gifts: &mut Gifts, variable: &'static str, socket: Option<PathBuf>, target: PathBuf) {
-    match socket {
-        Some(socket) => {
-            let address = format!("unix:path={}", target.display());
-            gifts.mount(socket, target, Access::ReadWrite);
-            gifts.set(variable, address);
-            gifts.note(UNFILTERED);
-        }
-        None => gifts.note(format!(
-            "{variable} names no socket with a path; an abstract one or another host takes the permission network"
-        )),
-    }
-}
-
 /// Host fonts lie beside the image's own, and a configuration of their own names both.
 pub(super) fn fonts(gifts: &mut Gifts, host: &Host) {
     if host.fonts.is_empty() {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use runtime::image::{Permission, PermissionSet};
 
+use super::super::bus;
 use super::super::facts::Caller;
 use super::super::ld_cache;
 
@@ -23,6 +24,8 @@ pub struct Host {
     pub authority: Option<PathBuf>,
     /// Whether the X display listens on an abstract socket only.
     pub abstract_display_only: bool,
+    /// The filter of D-Bus messages, xdg-dbus-proxy(1).
+    pub proxy: Option<PathBuf>,
     /// All CA certificates in one file.
     pub certificates: Option<PathBuf>,
     /// Directories of fonts.
@@ -84,6 +87,12 @@ pub fn look(permissions: PermissionSet, caller: &Caller) -> Host {
                 let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
                 !Path::new(&socket).exists() && sockets.lines().any(|line| line.ends_with(&format!("@{socket}")))
             });
+    }
+    if asked(Permission::DbusUser) || asked(Permission::DbusSystem) {
+        let path = caller.variable("PATH").map(std::env::split_paths).into_iter().flatten();
+        let mut programs =
+            path.filter(|directory| directory.is_absolute()).map(|directory| directory.join(bus::PROGRAM));
+        host.proxy = programs.find(|program| program.is_file());
     }
     if asked(Permission::Certs) {
         host.certificates = first(&CERTIFICATES);

@@ -1,6 +1,7 @@
 //! What each permission gives: a pure function of the permissions, the caller and the host. Starts make mounts and
 //! variables of it, `fim-perms explain` prints it.
 
+mod bus;
 pub mod desktop;
 pub mod devices;
 pub mod host;
@@ -42,6 +43,15 @@ pub enum Gift {
         target: PathBuf,
         /// Its bytes.
         content: Vec<u8>,
+    },
+    /// A D-Bus bus behind a filter.
+    Bus {
+        /// Its address, as D-Bus writes it.
+        address: String,
+        /// The guest's socket.
+        target: PathBuf,
+        /// Options of xdg-dbus-proxy(1).
+        rules: Vec<String>,
     },
     /// Something to know: what else is shared, or why something is not.
     Note(String),
@@ -90,6 +100,8 @@ pub(super) struct Scene<'a> {
     pub caller: &'a Caller,
     pub account: &'a Account,
     pub host: &'a Host,
+    /// Stored variables.
+    pub stored: &'a [(Vec<u8>, Vec<u8>)],
     /// Whether the command runs as root of the instance, who does not get the caller's home.
     pub root: bool,
 }
@@ -98,6 +110,12 @@ impl Scene<'_> {
     /// A variable of the caller's that is a text and not empty.
     fn variable(&self, name: &str) -> Option<&str> {
         self.caller.variable(name)?.to_str().filter(|value| !value.is_empty())
+    }
+
+    /// A setting of ours: stored in the image, or else the caller's.
+    fn setting(&self, name: &str) -> Option<&str> {
+        let stored = self.stored.iter().find(|(key, _)| key == name.as_bytes());
+        stored.map_or_else(|| self.variable(name), |(_, value)| std::str::from_utf8(value).ok())
     }
 
     /// The caller's runtime directory.
@@ -127,8 +145,8 @@ pub(super) fn all(permissions: PermissionSet, scene: &Scene) -> Vec<Grant> {
             Permission::Audio => desktop::audio(&mut gifts, scene),
             Permission::Wayland => desktop::wayland(&mut gifts, scene),
             Permission::Xorg => desktop::xorg(&mut gifts, scene),
-            Permission::DbusUser => desktop::dbus_user(&mut gifts, scene),
-            Permission::DbusSystem => desktop::dbus_system(&mut gifts, scene),
+            Permission::DbusUser => bus::user(&mut gifts, scene),
+            Permission::DbusSystem => bus::system(&mut gifts, scene),
             Permission::Udev => devices::udev(&mut gifts),
             Permission::Usb => devices::usb(&mut gifts),
             Permission::Input => devices::input(&mut gifts),
@@ -178,7 +196,7 @@ pub(super) fn steps(grants: &[Grant]) -> Vec<Step> {
         let step = match grant.gift.clone() {
             Gift::Mount { source, target, access } => Step::Bind { source, target, access, optional: true },
             Gift::File { target, content } => Step::File { target, content, mode: 0o644 },
-            Gift::Variable { .. } | Gift::Note(_) => continue,
+            Gift::Variable { .. } | Gift::Bus { .. } | Gift::Note(_) => continue,
         };
         if !steps.contains(&step) {
             steps.push(step);
@@ -204,7 +222,7 @@ mod tests {
     fn given(names: &[Permission], facts: &Facts, host: &Host) -> Vec<Grant> {
         let account =
             Account { name: "ann".into(), uid: 1000, gid: 100, home: "/home/ann".into(), shell: "/bin/sh".into() };
-        let scene = Scene { caller: &facts.caller, account: &account, host, root: false };
+        let scene = Scene { caller: &facts.caller, account: &account, host, stored: &[], root: false };
         all(names.iter().copied().collect(), &scene)
     }
 
@@ -298,6 +316,41 @@ mod tests {
         for address in ["unix:abstract=/tmp/x", "tcp:host=x", "unix:path=", "unix:path=x", "unix:path=/%zz"] {
             assert!(mounts(&of(address)).is_empty() && note(&of(address)).is_some(), "{address}");
         }
+    }
+
+    #[test]
+    fn a_filter_stands_between_where_the_host_has_one() {
+        let host = Host { proxy: Some("/usr/bin/xdg-dbus-proxy".into()), ..Host::default() };
+        let of = |env: &[(&str, &str)]| {
+            let grants = given(&[Permission::DbusUser, Permission::DbusSystem], &facts(env), &host);
+            let bus = |grant: &Grant| match grant.gift.clone() {
+                Gift::Bus { address, target, rules } => Some((address, target, rules)),
+                _ => None,
+            };
+            assert!(mounts(&grants).is_empty());
+            grants.iter().filter_map(bus).collect::<Vec<_>>()
+        };
+        let buses = of(&[("XDG_RUNTIME_DIR", "/r x")]);
+        assert_eq!(
+            (buses[0].0.as_str(), buses[0].1.as_path()),
+            ("unix:path=/r%20x/bus", Path::new("/run/user/1000/bus"))
+        );
+        assert!(buses[0].2.contains(&"--talk=org.freedesktop.portal.*".to_owned()), "{buses:?}");
+        assert_eq!(buses[1].0, "unix:path=/run/dbus/system_bus_socket");
+        assert!(buses[1].2.contains(&"--talk=org.freedesktop.UPower".to_owned()), "{buses:?}");
+        let address = "unix:abstract=/tmp/x,guid=1";
+        let more = [
+            ("DBUS_SESSION_BUS_ADDRESS", address),
+            ("FIM_DBUS_TALK", "org.a.B,--log,org.c.*,x"),
+            ("FIM_DBUS_OWN", "org.d.E"),
+        ];
+        let buses = of(&more);
+        assert_eq!(buses[0].0, address);
+        let rules = &buses[0].2;
+        for rule in ["--talk=org.a.B", "--talk=org.c.*", "--own=org.d.E"] {
+            assert!(rules.contains(&rule.to_owned()), "{rule} in {rules:?}");
+        }
+        assert!(!rules.iter().any(|rule| rule.contains("--log") || rule == "--talk=x"), "{rules:?}");
     }
 
     #[test]
