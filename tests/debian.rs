@@ -2,47 +2,15 @@
 
 mod harness;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use harness::{TestCommand, World, is_root, need, world};
+use harness::{TestCommand, World, need, world};
 
-/// A minimal Debian, made once by root and kept in a cache: other callers read it.
+/// A minimal Debian.
 fn debian() -> &'static Path {
     static TREE: OnceLock<PathBuf> = OnceLock::new();
-    TREE.get_or_init(|| {
-        let default = concat!(env!("CARGO_MANIFEST_DIR"), "/target/test-cache");
-        let cache = PathBuf::from(std::env::var_os("FIM_TEST_CACHE").unwrap_or_else(|| default.into()));
-        let tree = cache.join("debian");
-        if tree.join("etc/debian_version").exists() {
-            return tree;
-        }
-        assert!(
-            is_root(),
-            "{} is missing and only root can make it: sudo debootstrap --variant=minbase stable {0}",
-            tree.display()
-        );
-        fs::create_dir_all(&cache).unwrap();
-        let draft = cache.join(format!("debian.{}.part", std::process::id()));
-        // Downloads and unpacks: longer than anything else that is waited for. It mounts /proc inside the tree, in a
-        // mount namespace of its own, so that nothing stays mounted there when it is interrupted.
-        let made = std::process::Command::new(need("timeout"))
-            .args(["1800", need("unshare").to_str().unwrap(), "--mount", "--"])
-            .args([need("debootstrap").to_str().unwrap(), "--variant=minbase", "stable"])
-            .arg(&draft)
-            .stdout(std::process::Stdio::null())
-            .status();
-        assert!(
-            made.unwrap().success(),
-            "debootstrap failed; its log is {}/debootstrap/debootstrap.log",
-            draft.display()
-        );
-        // Everybody may read all of it, so that every caller packs the same tree.
-        TestCommand::new(need("chmod")).args(["-R", "a+rX"]).arg(&draft).run().succeeds();
-        fs::rename(&draft, &tree).unwrap();
-        tree
-    })
+    TREE.get_or_init(|| harness::debian::tree("debian", &[]))
 }
 
 /// A world whose image is that Debian.

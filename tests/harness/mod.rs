@@ -7,6 +7,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod command;
+pub mod debian;
 pub mod process;
 pub mod terminal;
 pub mod world;
