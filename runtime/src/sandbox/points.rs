@@ -79,10 +79,15 @@ fn follow(target: &Path, is_directory: bool, journal: Option<&Journal>, links: u
         if let Some(journal) = journal {
             journal.record(&place)?;
         }
-        if is_directory || path != target {
-            fs::DirBuilder::new().create(&place)?;
+        let made = if is_directory || path != target {
+            fs::create_dir(&place)
         } else {
-            File::options().write(true).create_new(true).open(&place)?;
+            File::options().write(true).create_new(true).open(&place).map(drop)
+        };
+        match made {
+            // Another instance was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => other?,
         }
     }
     Ok(())
