@@ -19,11 +19,20 @@ test tar              GNU tar makes archives for the packer
 test xz-utils         compressed archives for the packer
 test zstd             compressed archives for the packer
 test perl-base        reads directories in ways that no shell does
-test util-linux       setpriv, setsid, unshare, mount
+test util-linux       setpriv, setsid, unshare, mount, prlimit
 test uidmap           newuidmap and newgidmap map subordinate IDs
 test apt              apt-get fetches the packages that the tests install in the Debian tree
 test dpkg             dpkg-deb reads what stands in a package
+test strace           makes single system calls of a writer fail
 test python3          scripts/test.sh reads cargo's messages with it
+test dbus-daemon      the session bus of the host
+test python3-dbus     a notification daemon for it
+test python3-gi       its main loop
+test xdg-dbus-proxy   the filter before the bus
+test pulseaudio       the sound server of the host
+test xvfb             the X display of the host
+test x11-utils        looks for windows on it
+test x11-apps         takes a picture of it
 ci python3            licences and sources are checked with it
 ci shellcheck         checks the scripts
 ci binutils           readelf

@@ -238,20 +238,13 @@ fn a_newer_configuration_is_refused_by_name() {
     nothing_was_made(&world);
 }
 
-/// Runs a script of the host in a mount namespace of its own, where it is root.
-fn in_namespace(world: &World, script: &str) -> TestCommand {
-    let flag = if is_root() { "-m" } else { "-Urm" };
-    world.host_sh("exec unshare $0 bash -c \"$1\"").args([flag, script])
-}
-
 #[test]
 fn without_dev_fuse_the_message_names_it() {
     let world = World::new();
-    need("unshare");
     // A node that does not work: anything but a FUSE device at that place.
     let script = "mount -t tmpfs none /dev && mkdir /dev/x && mknod /dev/null c 1 3 2>/dev/null || : > /dev/null; \
                   exec \"$IMAGE\" fim-exec true 2>/proc/self/fd/1";
-    let outcome = in_namespace(&world, script).run();
+    let outcome = world.in_namespace(script).run();
     assert_eq!(outcome.status.code(), Some(125), "{outcome:?}");
     assert!(outcome.text().contains("fim: cannot mount the image: /dev/fuse: No such file"), "{outcome:?}");
     assert!(outcome.text().contains("modprobe fuse"), "{outcome:?}");
@@ -263,7 +256,7 @@ fn a_closed_dev_fuse_is_named_with_its_mode() {
     // A mount without devices refuses root too, as a mode refuses others.
     let script = "mount --bind /dev/fuse /dev/fuse && mount -o remount,bind,nodev /dev/fuse && \
                   exec \"$IMAGE\" fim-exec true";
-    let outcome = in_namespace(&world, script).run().exits(125);
+    let outcome = world.in_namespace(script).run().exits(125);
     outcome.complains_of(&["fim: cannot mount the image: /dev/fuse: permission denied (its mode is", "chmod 0666"]);
 }
 
@@ -365,6 +358,6 @@ fn a_full_disk_while_building_leaves_nothing() {
     source(&world);
     let script = "mkdir small && mount -t tmpfs -o size=1m none small && \"$FIM\" build --quiet tree -o small/out; \
                   code=$?; ls -A small; exit $code";
-    let outcome = in_namespace(&world, script).env("FIM", harness::FIM).run().exits(125).with_stdout("");
+    let outcome = world.in_namespace(script).env("FIM", harness::FIM).run().exits(125).with_stdout("");
     outcome.complains_of(&["fim: ", "small/out", "the file system is full"]);
 }

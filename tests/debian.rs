@@ -2,13 +2,13 @@
 
 mod harness;
 
-use harness::debian::tree;
+use harness::debian::minimal;
 use harness::{TestCommand, World, need, world};
 
 /// A world whose image is that Debian.
 fn debian_world() -> World {
     let world = World::empty();
-    world::build(tree(), world.image(), &[]).succeeds().quietly();
+    world::build(minimal(), world.image(), &[]).succeeds().quietly();
     world
 }
 
@@ -31,7 +31,7 @@ fn every_file_reads_back_and_common_programs_run() {
     let source = TestCommand::new(need("sh"))
         .env("PATH", "/usr/bin:/bin")
         .args(["-c", SUMS])
-        .current_dir(tree())
+        .current_dir(minimal())
         .run()
         .succeeds()
         .text();

@@ -143,7 +143,10 @@ fn the_environment_is_the_callers_without_what_would_reach_into_the_guest() {
     has("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/mine:/run/fim/bin");
     has(&format!("XDG_RUNTIME_DIR=/run/user/{}", uid()));
     has("FIM_DIST=small");
-    for absent in ["LD_", "FIM_DIR_"] {
+    has(&format!("FIM_BIN_SELF={}", world.image().display()));
+    has(&format!("FIM_DIR_SELF={}", world.path("").display().to_string().trim_end_matches('/')));
+    has("FIM_DIR_RUNTIME=/run/fim");
+    for absent in ["LD_", "FIM_DIR_LAYERS", "FIM_DIR_DATA", "FIM_DIR_RUNTIME_HOST"] {
         assert!(!printed.lines().any(|line| line.starts_with(absent)), "{absent} in\n{printed}");
     }
     assert_eq!(world.sh("echo $TERM").prints(), "xterm");

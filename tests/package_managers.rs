@@ -31,7 +31,7 @@ fn emulated() -> World {
 fn debians(options: &[&str]) -> Vec<World> {
     let make = || {
         let world = World::empty();
-        world::build(debian::tree(), world.image(), options).succeeds().quietly();
+        world::build(debian::minimal(), world.image(), options).succeeds().quietly();
         world
     };
     let emulated = make();

@@ -11,6 +11,7 @@ mod interrupt;
 pub mod launch;
 pub mod portal;
 mod progress;
+pub mod settings;
 pub mod stage;
 pub mod verify;
 pub mod version;

@@ -2,6 +2,9 @@
 
 use serde_json::json;
 
+/// Every crate and library that is linked into the program, as a JSON object; scripts/dependencies.py writes it.
+pub const DEPENDENCIES: &str = include_str!("dependencies.json");
+
 /// Stamped into the program by its build script.
 #[derive(Debug, Clone, Copy)]
 pub struct Build {
@@ -30,5 +33,34 @@ impl Build {
             "VERSION": self.short(),
         });
         format!("{value:#}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependencies_are_those_of_the_lock_file() {
+        let lock = include_str!("../../Cargo.lock");
+        let linked: serde_json::Map<String, serde_json::Value> = serde_json::from_str(DEPENDENCIES).unwrap();
+        for (name, entry) in &linked {
+            let text = |key: &str| entry[key].as_str().unwrap();
+            assert!(!text("version").is_empty() && !text("source").is_empty(), "{name}");
+            assert!(!entry["licenses"].as_array().unwrap().is_empty(), "{name} has no licence");
+            if text("sha").is_empty() {
+                continue;
+            }
+            let name = name.split('@').next().unwrap();
+            let package = format!("name = \"{name}\"\nversion = \"{}\"\n", text("version"));
+            let found = lock.split("[[package]]\n").find(|entry| entry.starts_with(&package));
+            assert!(
+                found.is_some_and(|entry| entry.contains(text("sha"))),
+                "{name} is not what Cargo.lock says; run scripts/dependencies.py"
+            );
+        }
+        for name in ["nix", "clap", "fuser", "libsquashfs", "zstd-sys"] {
+            assert!(linked.contains_key(name), "{name} is missing; run scripts/dependencies.py");
+        }
     }
 }

@@ -21,6 +21,13 @@ pub(crate) fn start(command: &Command, terminal: Option<&Terminal>) -> nix::Resu
 /// Replaces the process by the command's program; returns exit code and message when it cannot.
 pub(crate) fn become_program(command: &Command, env: &[CString]) -> (i32, String) {
     if command.shell {
+        if command.argv.is_empty()
+            && let Some(file) = env.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"BASHRC_FILE="))
+            && let Ok(file) = CString::new(file)
+        {
+            // By hand: with the image's prompt, which a system-wide file would replace if it came from the environment.
+            let Err(_missing) = execve(SHELLS[0], &[SHELLS[0].to_owned(), c"--rcfile".into(), file], env);
+        }
         run_shell(&command.argv, env);
         return (NOT_FOUND, "the image has no shell; name a program with fim-exec".to_owned());
     }

@@ -90,7 +90,7 @@ fn build(start: &Start) -> Result<Built, Error> {
     // The caller's creation mask is the command's, not that of the mount points and files made here.
     let mask = process::set_umask(0o022);
     // 5. Mounts and root: with every capability over the session's user namespace.
-    apply::enter(&start.plan, &start.root)?;
+    apply::enter(&start.plan, &start.root, start.points.as_ref())?;
     process::set_umask(mask);
     // Every signal that reaches PID 1 comes through a descriptor or is ignored. The user may type from here on.
     SigSet::all().thread_block().map_err(Error::system("block signals"))?;

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use crate::control::Channel;
 use crate::sandbox::id_map::IdMap;
 use crate::sandbox::plan::{Command, Plan};
+use crate::sandbox::points::Journal;
 use crate::sys::notifier::Listener;
 
 /// Whether an instance gets a terminal.
@@ -123,6 +124,8 @@ pub struct Start {
     pub emulate_root: bool,
     /// What it runs.
     pub command: Command,
+    /// Where mount points that the image lacks are written down; present when the plan may make some.
+    pub points: Option<Journal>,
     /// Whether and how it gets a terminal.
     pub terminal: TerminalUse,
     /// To the starter.

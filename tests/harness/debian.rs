@@ -12,40 +12,44 @@ fn cache() -> PathBuf {
     PathBuf::from(std::env::var_os("FIM_TEST_CACHE").unwrap_or_else(|| default.into()))
 }
 
+/// A minimal Debian with these packages, made by root under `name` in the cache: other callers read it.
+#[track_caller]
+pub fn tree(name: &str, packages: &[&str]) -> PathBuf {
+    let cache = cache();
+    let tree = cache.join(name);
+    if tree.join("etc/debian_version").exists() {
+        return tree;
+    }
+    let include = if packages.is_empty() { String::new() } else { format!("--include={}", packages.join(",")) };
+    let options: Vec<&str> = ["--variant=minbase", &include].into_iter().filter(|word| !word.is_empty()).collect();
+    assert!(
+        is_root(),
+        "{} is missing and only root can make it: sudo debootstrap {} stable {0}",
+        tree.display(),
+        options.join(" ")
+    );
+    fs::create_dir_all(&cache).unwrap();
+    let draft = cache.join(format!("{name}.{}.part", std::process::id()));
+    // Downloads and unpacks: longer than anything else that is waited for. It mounts /proc inside the tree, in a
+    // mount namespace of its own, so that nothing stays mounted there when it is interrupted.
+    let made = Command::new(need("timeout"))
+        .args(["1800", need("unshare").to_str().unwrap(), "--mount", "--", need("debootstrap").to_str().unwrap()])
+        .args(options)
+        .arg("stable")
+        .arg(&draft)
+        .stdout(Stdio::null())
+        .status();
+    assert!(made.unwrap().success(), "debootstrap failed; its log is {}/debootstrap/debootstrap.log", draft.display());
+    // Everybody may read all of it, so that every caller packs the same tree.
+    TestCommand::new(need("chmod")).args(["-R", "a+rX"]).arg(&draft).run().succeeds();
+    fs::rename(&draft, &tree).unwrap();
+    tree
+}
+
 /// A minimal Debian.
-pub fn tree() -> &'static Path {
+pub fn minimal() -> &'static Path {
     static TREE: OnceLock<PathBuf> = OnceLock::new();
-    TREE.get_or_init(|| {
-        let cache = cache();
-        let tree = cache.join("debian");
-        if tree.join("etc/debian_version").exists() {
-            return tree;
-        }
-        assert!(
-            is_root(),
-            "{} is missing and only root can make it: sudo debootstrap --variant=minbase stable {0}",
-            tree.display()
-        );
-        fs::create_dir_all(&cache).unwrap();
-        let draft = cache.join(format!("debian.{}.part", std::process::id()));
-        // Downloads and unpacks: longer than anything else that is waited for. It mounts /proc inside the tree, in a
-        // mount namespace of its own, so that nothing stays mounted there when it is interrupted.
-        let made = Command::new(need("timeout"))
-            .args(["1800", need("unshare").to_str().unwrap(), "--mount", "--"])
-            .args([need("debootstrap").to_str().unwrap(), "--variant=minbase", "stable"])
-            .arg(&draft)
-            .stdout(Stdio::null())
-            .status();
-        assert!(
-            made.unwrap().success(),
-            "debootstrap failed; its log is {}/debootstrap/debootstrap.log",
-            draft.display()
-        );
-        // Everybody may read all of it, so that every caller packs the same tree.
-        TestCommand::new(need("chmod")).args(["-R", "a+rX"]).arg(&draft).run().succeeds();
-        fs::rename(&draft, &tree).unwrap();
-        tree
-    })
+    TREE.get_or_init(|| tree("debian", &[]))
 }
 
 /// Packages for that Debian with files of several owners and with users of their own, and what they need.
@@ -55,7 +59,7 @@ pub const WANTED: [&str; 3] = ["at", "cron", "dbus"];
 pub fn packages() -> &'static Path {
     static PACKAGES: OnceLock<PathBuf> = OnceLock::new();
     PACKAGES.get_or_init(|| {
-        let (tree, directory) = (tree(), cache().join("packages"));
+        let (tree, directory) = (minimal(), cache().join("packages"));
         if directory.is_dir() {
             return directory;
         }
@@ -64,14 +68,13 @@ pub fn packages() -> &'static Path {
         for name in ["lists/partial", "archives/partial"] {
             fs::create_dir_all(draft.join(name)).unwrap();
         }
-        let keys = tree.join("usr/share/keyrings/debian-archive-keyring.gpg");
-        let source = format!("deb [signed-by={}] http://deb.debian.org/debian stable main\n", keys.display());
-        fs::write(draft.join("sources.list"), source).unwrap();
+        // The mirror that the tree was made from, and the keys that came with it.
         // Of the host's apt nothing but the program.
         let setting = |name: &str, value: &Path| ["-o".to_owned(), format!("{name}={}", value.display())];
         let settings = [
-            setting("Dir::Etc::SourceList", &draft.join("sources.list")),
+            setting("Dir::Etc::SourceList", &tree.join("etc/apt/sources.list")),
             setting("Dir::Etc::SourceParts", Path::new("/dev/null")),
+            setting("Dir::Etc::TrustedParts", &tree.join("etc/apt/trusted.gpg.d")),
             setting("Dir::State::Lists", &draft.join("lists")),
             setting("Dir::State::Status", &tree.join("var/lib/dpkg/status")),
             setting("Dir::Cache", &draft),

@@ -247,6 +247,13 @@ static void connect_abstract(const char *name)
     tell("connect", connect(fd, (void *)&to, offsetof(struct sockaddr_un, sun_path) + 1 + len));
 }
 
+static void connect_path(const char *path)
+{
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    strncpy(to.sun_path, path, sizeof to.sun_path - 1);
+    tell("connect", connect(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&to, sizeof to));
+}
+
 static int connect_loopback(int port)
 {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
@@ -325,6 +332,8 @@ int main(int argc, char **argv)
         examine(atoi(argv[2]));
     else if (!strcmp(verb, "abstract"))
         connect_abstract(argv[2]);
+    else if (!strcmp(verb, "unix"))
+        connect_path(argv[2]);
     else if (!strcmp(verb, "tcp"))
         tell("connect", connect_loopback(atoi(argv[2])));
     else if (!strcmp(verb, "loopback"))

@@ -152,6 +152,19 @@ impl Running {
         });
     }
 
+    /// Waits for the next line of stdout.
+    #[track_caller]
+    pub fn line(&mut self) -> String {
+        let from = self.seen;
+        let stdout = self.stdout.as_ref().expect("stdout is collected");
+        let line = stdout.wait(&format!("a line of {}", self.shown), |bytes, _| {
+            let len = bytes[from..].iter().position(|&byte| byte == b'\n')?;
+            Some(String::from_utf8_lossy(&bytes[from..from + len]).into_owned())
+        });
+        self.seen = from + line.len() + 1;
+        line
+    }
+
     /// Writes to the command's stdin.
     #[track_caller]
     pub fn say(&mut self, text: &str) {

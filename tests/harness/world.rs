@@ -11,7 +11,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tempfile::TempDir;
 
 use super::process::wait_readable;
-use super::{DEADLINE, FIM, TestCommand, need};
+use super::{DEADLINE, FIM, TestCommand, is_root, need};
 
 /// The small image of most tests: busybox with all its applets, the probe, and some files.
 ///
@@ -198,6 +198,13 @@ impl World {
     /// A script for the host's shell; `$IMAGE` is the image.
     pub fn host_sh(&self, script: &str) -> TestCommand {
         self.equip(TestCommand::new(need("bash"))).args(["-c", script]).env("IMAGE", &self.image)
+    }
+
+    /// A script for the host's shell in a mount namespace of its own, where it is root of what it mounts.
+    pub fn in_namespace(&self, script: &str) -> TestCommand {
+        need("unshare");
+        let flag = if is_root() { "-m" } else { "-Urm" };
+        self.host_sh("exec unshare $0 bash -c \"$1\"").args([flag, script])
     }
 
     /// Waits for the end of every session of this world and asserts that nothing is left on the host but the data

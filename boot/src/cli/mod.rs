@@ -1,6 +1,8 @@
 //! Which command runs. `argv[1]` that begins with `fim-` is a command of ours, everything else is the boot command's.
 
+pub mod complete;
 pub mod help;
+mod man;
 #[cfg(test)]
 mod pages;
 pub mod spec;
@@ -11,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::launch::{self, Program};
 use crate::version::Build;
-use crate::{Failure, Invocation, Message, Roles};
+use crate::{Failure, Invocation, Message, Roles, settings};
 
 /// The `fim-` command of a command line, if it is one.
 fn command(args: &[OsString]) -> Option<&OsStr> {
@@ -25,7 +27,8 @@ pub fn needs_free_file(args: &[OsString]) -> bool {
         None => true,
         Some(word) => {
             let brief = word == "fim-instance" && crate::instance::is_brief(&args[1..]);
-            spec::find(word).is_some_and(|spec| spec.frees_file) && !asks_for_help(args) && !brief
+            let frees = spec::find(word).is_some_and(|spec| spec::frees_file(spec, &args[1..]));
+            frees && !asks_for_help(args) && !brief
         }
     }
 }
@@ -66,7 +69,17 @@ pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i
         }
         "instance" => crate::instance::run(invocation, rest, roles, build),
         "portal" => crate::portal::configure::run(invocation, rest),
+        "perms" => settings::sets::perms(invocation, rest),
+        "env" => settings::env::run(invocation, rest),
+        "bind" => settings::bind::run(invocation, rest),
+        "boot" => settings::boot::run(invocation, rest),
+        "unshare" => settings::sets::unshare(invocation, rest),
+        "overlay" => settings::overlay::run(invocation, rest),
+        "notify" => settings::switch::notify(invocation, rest),
+        "casefold" => settings::switch::casefold(invocation, rest),
+        "remote" => settings::remote::run(invocation, rest),
         "version" => version(invocation, rest, build),
+        "complete" => complete::run(invocation, rest),
         "help" => help_command(rest),
         "inspect" => {
             let json = only_flag(spec, rest, "--json")?;
@@ -105,33 +118,46 @@ fn version(invocation: &Invocation, rest: &[OsString], build: Build) -> Result<i
     match operation.as_deref() {
         Some("short") => print(&format!("{}\n", build.short()))?,
         Some("full") => print(&format!("{}\n", build.full(&invocation.image.config.name)))?,
-        Some(_) => return Err(Message::boxed("Invalid version operation; use fim-version short or fim-version full")),
-        None => return Err(Message::boxed("Missing op for 'fim-version' (<short|full>)")),
+        Some("deps") => print(crate::version::DEPENDENCIES)?,
+        Some(_) => return Err(Message::boxed("Invalid version operation; use fim-version short, full or deps")),
+        None => return Err(Message::boxed("Missing op for 'fim-version' (<short|full|deps>)")),
     }
     Ok(0)
 }
 
 fn help_command(rest: &[OsString]) -> Result<i32, Failure> {
+    if let Some(at) = rest.iter().position(|word| word == "--man") {
+        let topic = rest.iter().enumerate().find(|(index, _)| *index != at).map(|(_, topic)| find_topic(topic));
+        return print(&topic.transpose()?.map_or_else(man::overview, man::page)).map(|()| 0);
+    }
     let Some(topic) = rest.first() else {
         // On stderr with exit code 0, as scripts written for FlatImage expect.
         eprint!("{}", help::overview());
         return Ok(0);
     };
+    print(&help::topic(find_topic(topic)?)).map(|()| 0)
+}
+
+fn find_topic(topic: &OsStr) -> Result<&'static spec::Spec, Failure> {
     let name = [b"fim-", topic.as_bytes()].concat();
-    match spec::find(OsStr::from_bytes(&name)).filter(|spec| spec.name != "help") {
-        Some(spec) => print(&help::topic(spec)).map(|()| 0),
-        None => Err(Message::boxed(format!(
+    spec::find(OsStr::from_bytes(&name)).filter(|spec| spec.name != "help").ok_or_else(|| {
+        Message::boxed(format!(
             "Invalid argument for help command: {}; `fim-help` lists the topics",
             topic.to_string_lossy()
-        ))),
-    }
+        ))
+    })
 }
 
 /// Prints a result on stdout. A reader that has gone ends it quietly.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    print_bytes(text.as_bytes())
+}
+
+/// As [`print`], of what need not be text.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     use std::io::Write;
     let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Message::boxed(format!("cannot write to stdout: {error}")))
         }
@@ -155,6 +181,10 @@ mod tests {
             ("fim-exec ls", true),
             ("fim-root ls", true),
             ("fim-exec --help", false),
+            ("fim-exec list", true),
+            ("fim-perms add home", true),
+            ("fim-perms LIST", false),
+            ("fim-overlay show --json", false),
             ("fim-version short", false),
             ("fim-help", false),
             ("fim-nonsense", false),

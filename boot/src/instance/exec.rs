@@ -35,7 +35,9 @@ pub(super) fn run(
         // The host daemon was killed. The next one is a fork of this program and shall not keep the image file busy.
         stage::free_the_file(invocation)?;
     }
-    let facts = facts::gather(invocation)?;
+    let mut facts = facts::gather(invocation)?;
+    // What the instance shows was settled when it started.
+    facts.binds.clear();
     let program = Program { words: words.to_vec(), shell: false, root: instance.kind == Kind::Root, detached: false };
     let plan = plan::make(&invocation.image.config, &program, &facts, build)?;
     // 2. The pipes of this request.

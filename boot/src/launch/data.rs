@@ -47,6 +47,12 @@ pub fn existing(invocation: &Invocation, caller: &Caller) -> Option<PathBuf> {
     candidates(invocation, caller).ok()?.into_iter().find(|place| place.join("root").is_dir())
 }
 
+/// The data directory in use, or the one that a start would try first. Touches nothing.
+#[must_use]
+pub fn place(invocation: &Invocation, caller: &Caller) -> Option<PathBuf> {
+    existing(invocation, caller).or_else(|| candidates(invocation, caller).ok()?.into_iter().next())
+}
+
 /// Finds or makes the data directory with `root` and `work` in it.
 ///
 /// # Errors

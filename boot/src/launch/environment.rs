@@ -7,6 +7,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use runtime::portal;
 use runtime::sandbox::plan::Account;
 
+use super::expansion::{Outputs, expand};
+
 /// Where programs lie in any image.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -20,6 +22,7 @@ pub fn build(
     stored: &[(Vec<u8>, Vec<u8>)],
     account: &Account,
     ours: &[(&str, OsString)],
+    outputs: &Outputs,
 ) -> BTreeMap<OsString, OsString> {
     let mut env: BTreeMap<OsString, OsString> = caller
         .iter()
@@ -30,22 +33,28 @@ pub fn build(
         .cloned()
         .collect();
     let path = path(env.get(OsStr::new("PATH")).map(OsString::as_os_str));
+    identify(&mut env, account);
     let mut set = |name: &str, value: OsString| drop(env.insert(OsString::from(name), value));
     set("PATH", path);
-    set("USER", account.name.clone().into());
     set("LOGNAME", account.name.clone().into());
-    set("HOME", account.home.clone().into());
-    set("SHELL", account.shell.clone().into());
     set("XDG_RUNTIME_DIR", format!("/run/user/{}", account.uid).into());
     for (name, value) in ours {
         set(name, value.clone());
     }
     env.entry(OsString::from("TERM")).or_insert_with(|| OsString::from("xterm"));
-    for (name, value) in stored {
-        let value = expand(value, &env);
-        env.insert(OsString::from_vec(name.clone()), OsString::from_vec(value));
+    if !stored.is_empty() {
+        add_stored(&mut env, stored, outputs);
+        // Stored words that passwd cannot hold, and those of a user that root is not, have not become the identity.
+        identify(&mut env, account);
     }
     env
+}
+
+/// Sets the variables that say who the user is.
+fn identify(env: &mut BTreeMap<OsString, OsString>, account: &Account) {
+    for (name, value) in [("USER", &account.name), ("HOME", &account.home), ("SHELL", &account.shell)] {
+        env.insert(name.into(), value.into());
+    }
 }
 
 /// The image's directories, then those of the caller that are not among them: a program of the image may lie in one
@@ -62,38 +71,12 @@ fn path(caller: Option<&OsStr>) -> OsString {
     OsString::from_vec(directories.join(&b':'))
 }
 
-/// Replaces `$NAME` and `${NAME}` by variables already set, missing ones by nothing. Everything else stays as it is:
-/// blanks are kept and nothing is executed.
-fn expand(value: &[u8], env: &BTreeMap<OsString, OsString>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(value.len());
-    let mut rest = value;
-    while let Some(at) = rest.iter().position(|&byte| byte == b'$') {
-        out.extend_from_slice(&rest[..at]);
-        let after = &rest[at + 1..];
-        let (name, used) = match after.first() {
-            Some(b'{') => match after.iter().position(|&byte| byte == b'}') {
-                Some(end) => (&after[1..end], end + 1),
-                None => (&[][..], 0),
-            },
-            _ => {
-                let len = after.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count();
-                (&after[..len], len)
-            }
-        };
-        let is_name = name.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_')
-            && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
-        if is_name {
-            if let Some(value) = env.get(OsStr::from_bytes(name)) {
-                out.extend_from_slice(value.as_bytes());
-            }
-            rest = &after[used..];
-        } else {
-            out.push(b'$');
-            rest = after;
-        }
+/// Adds the stored variables in order; each may refer to those that are there by then.
+pub(crate) fn add_stored(env: &mut BTreeMap<OsString, OsString>, stored: &[(Vec<u8>, Vec<u8>)], outputs: &Outputs) {
+    for (name, value) in stored {
+        let value = expand(value, &|name| env.get(OsStr::from_bytes(name)).map(OsString::as_os_str), outputs);
+        env.insert(OsString::from_vec(name.clone()), OsString::from_vec(value));
     }
-    out.extend_from_slice(rest);
-    out
 }
 
 #[cfg(test)]
@@ -115,17 +98,17 @@ mod tests {
     #[test]
     fn loader_and_internal_variables_stay_outside() {
         let caller = caller(&[("LD_PRELOAD", "/x.so"), ("FIM_DIR_DATA", "/d"), ("EDITOR", "vi"), ("TERM", "vt100")]);
-        let env = build(&caller, &[], &account(), &[("FIM_PID", "7".into())]);
+        let env = build(&caller, &[], &account(), &[("FIM_PID", "7".into())], &Outputs::new());
         assert_eq!(get(&env, "LD_PRELOAD"), None);
         assert_eq!(get(&env, "FIM_DIR_DATA"), None);
         assert_eq!(get(&env, "FIM_PID"), Some("7"));
         assert_eq!((get(&env, "EDITOR"), get(&env, "TERM")), (Some("vi"), Some("vt100")));
-        assert_eq!(get(&build(&[], &[], &account(), &[]), "TERM"), Some("xterm"));
+        assert_eq!(get(&build(&[], &[], &account(), &[], &Outputs::new()), "TERM"), Some("xterm"));
     }
 
     #[test]
     fn the_images_directories_come_first() {
-        let env = build(&caller(&[("PATH", "/opt/x/bin:/usr/bin:relative:")]), &[], &account(), &[]);
+        let env = build(&caller(&[("PATH", "/opt/x/bin:/usr/bin:relative:")]), &[], &account(), &[], &Outputs::new());
         assert_eq!(get(&env, "PATH").unwrap(), format!("{PATH}:/opt/x/bin:/run/fim/bin"));
     }
 
@@ -139,7 +122,7 @@ mod tests {
             (b"E", b""),
         ]
         .map(|(name, value)| (name.to_vec(), value.to_vec()));
-        let env = build(&[], &stored, &account(), &[]);
+        let env = build(&[], &stored, &account(), &[], &Outputs::new());
         assert_eq!(get(&env, "A"), Some("two  words"));
         assert_eq!(get(&env, "B"), Some("two  words and /home/ann/x"));
         assert_eq!(get(&env, "C"), Some("$(touch /tmp/x) `id` $ ${} ${A"));

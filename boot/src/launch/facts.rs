@@ -3,12 +3,16 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{getegid, geteuid};
 use runtime::sandbox::account;
 use runtime::sys::{capability, process};
 
+use super::binds::Expanded;
+use super::expansion::{self, Outputs};
+use super::grants::host::{self, Host};
 use crate::{Failure, Invocation};
 
 /// Who starts the program.
@@ -47,6 +51,16 @@ pub struct Facts {
     pub zone_rule: Option<String>,
     /// Which of the directories that are shown of /sys exist.
     pub sys: Vec<PathBuf>,
+    /// What commands in stored values printed, when the caller lets them run.
+    pub outputs: Outputs,
+    /// What the granted permissions need to know.
+    pub host: Host,
+    /// Stored binds, expanded.
+    pub binds: Vec<Expanded>,
+    /// Absolute path of the image file.
+    pub image: PathBuf,
+    /// Where its payload begins, in bytes.
+    pub payload: u64,
     /// Seconds since the epoch.
     pub now: u64,
 }
@@ -70,6 +84,33 @@ pub fn caller() -> Caller {
     Caller { uid, gid: getegid().as_raw(), account: account::lookup(&passwd, uid), env: std::env::vars_os().collect() }
 }
 
+/// Runs the commands in stored values, on the host, when the caller has said so with `FIM_ENV_EXEC=1`: the values are the
+/// image's, and whoever built it is trusted with nothing else.
+#[must_use]
+pub fn command_outputs(caller: &Caller, stored: &[(Vec<u8>, Vec<u8>)]) -> Outputs {
+    if caller.variable("FIM_ENV_EXEC").is_none_or(|value| value != "1") {
+        return Outputs::new();
+    }
+    let run = |text: &[u8]| {
+        let output = std::process::Command::new("/bin/sh")
+            .arg("-c")
+            .arg(OsStr::from_bytes(text))
+            .stdin(std::process::Stdio::null())
+            .stderr(std::process::Stdio::inherit())
+            .output();
+        let mut printed = output.map(|output| output.stdout).unwrap_or_else(|error| {
+            crate::report(&format!("warning: cannot run /bin/sh for a stored variable: {error}"));
+            Vec::new()
+        });
+        while printed.last() == Some(&b'\n') {
+            printed.pop();
+        }
+        printed.retain(|&byte| byte != 0);
+        (text.to_vec(), printed)
+    };
+    stored.iter().flat_map(|(_, value)| expansion::commands(value)).map(run).collect()
+}
+
 /// Looks at the host.
 ///
 /// # Errors
@@ -82,10 +123,19 @@ pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
         text.split_once("zoneinfo/").map(|(_, name)| name.to_owned())
     });
     let terminals = [std::io::stdin().is_terminal(), std::io::stdout().is_terminal(), std::io::stderr().is_terminal()];
+    let outputs = command_outputs(&caller, &invocation.image.config.env);
+    let config = &invocation.image.config;
+    let cwd = std::env::current_dir().ok();
+    let binds = expanded_binds(invocation, &caller, cwd.as_deref());
     Ok(Facts {
+        outputs,
+        host: host::look(config.permissions, &caller),
+        binds,
+        image: invocation.path.clone(),
+        payload: invocation.image.superblock.payload,
         privileged: caller.uid == 0 && capability::has(capability::SYS_ADMIN) && knows_every_id(),
         caller,
-        cwd: std::env::current_dir().ok(),
+        cwd,
         terminals,
         foreground: super::terminal::in_foreground(terminals),
         closed: invocation.closed,
@@ -95,6 +145,27 @@ pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
         sys: SYS.iter().map(PathBuf::from).filter(|path| path.is_dir()).collect(),
         now: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs()),
     })
+}
+
+/// The stored binds with the variables of this start. Where the image and its data lie counts among them.
+fn expanded_binds(invocation: &Invocation, caller: &Caller, cwd: Option<&Path>) -> Vec<Expanded> {
+    let binds = &invocation.image.config.binds;
+    if binds.is_empty() {
+        return Vec::new();
+    }
+    let data = super::data::place(invocation, caller);
+    let own = [
+        ("FIM_BIN_SELF", invocation.path.clone().into_os_string()),
+        ("FIM_DIR_SELF", directory(&invocation.path).as_os_str().to_owned()),
+        ("FIM_DIR_DATA", data.unwrap_or_default().into_os_string()),
+    ];
+    super::binds::expand_all(binds, caller, &own, cwd)
+}
+
+/// The directory that a file lies in.
+#[must_use]
+pub fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
 }
 
 /// Whether the caller's user namespace maps the usual range of IDs. Root of a namespace with one (`unshare -r`) could
@@ -129,8 +200,31 @@ fn zone_rule(file: &[u8]) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::zone_rule;
+pub(crate) mod tests {
+    use super::*;
+
+    /// A host as plain as can be, for a caller without privileges that has these variables.
+    pub(crate) fn facts(env: &[(&str, &str)]) -> Facts {
+        let env = env.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Facts {
+            caller: Caller { uid: 1000, gid: 100, account: None, env },
+            privileged: false,
+            cwd: None,
+            terminals: [false; 3],
+            foreground: false,
+            closed: [false; 3],
+            ignored: Vec::new(),
+            zone: None,
+            zone_rule: None,
+            sys: Vec::new(),
+            outputs: Outputs::new(),
+            host: Host::default(),
+            binds: Vec::new(),
+            image: "/images/app".into(),
+            payload: 4096,
+            now: 0,
+        }
+    }
 
     #[test]
     fn the_rule_of_a_zone_file() {

@@ -1,9 +1,16 @@
 //! Starting an instance, as numbered steps. `docs/ARCHITECTURE.md` mirrors them.
 
+mod announce;
+pub mod binds;
+mod bus;
 pub mod data;
 mod detach;
 pub mod environment;
+pub mod expansion;
 pub mod facts;
+pub mod grants;
+pub mod identity;
+mod ld_cache;
 pub mod plan;
 mod rung;
 pub mod session;
@@ -23,6 +30,7 @@ use runtime::image::Config;
 use runtime::instance::{self, Start, TerminalUse};
 use runtime::portal::Adoption;
 use runtime::sandbox::plan::Plan;
+use runtime::sandbox::points::Journal;
 use runtime::session::registry::Registry;
 use runtime::sys::process::{self, Side};
 use runtime::sys::{descriptor, title};
@@ -98,17 +106,21 @@ fn instance(
     report: Option<detach::Report>,
 ) -> Result<i32, Failure> {
     let plan = plan::make(&invocation.image.config, program, facts, build)?;
+    binds::warn_of_missing(&facts.binds);
     // 2. Find or make the writable data.
     let data = data::prepare(invocation, &facts.caller)?;
+    let points = plan.makes_points.then(|| Journal::open(&data)).transpose()?;
     // 3. Join the session that uses it, or begin one. The start lock is held from here to step 6.
     let mut joined = session::enter(invocation, &plan, &data, facts)?;
     // 4. Be an instance: take the next ID.
     let instance = joined.register(&plan)?;
     // 5. Make PID 1 of the instance, as a child of this process; it begins while the session may still be mounting.
     let (ours, theirs) = Channel::pair()?;
-    let guest = Guest { plan: &plan, joined: &joined, id: instance.id, roles };
+    let directory = Registry::new(&joined.directory).directory(instance.id);
+    let filter = bus::start(facts.host.proxy.as_deref(), &plan.grants, &directory)?;
+    let guest = Guest { plan: &plan, joined: &joined, id: instance.id, roles, filter: filter.as_ref() };
     let detached = report.map(|report| joined.detached(report, instance.id)).transpose()?;
-    let intermediate = guest.start(theirs)?;
+    let intermediate = guest.start(theirs, points)?;
     if detached.is_some() {
         descriptor::detach_standard_streams()?;
     }
@@ -121,7 +133,9 @@ fn instance(
     let live = joined.complete(instance.id)?;
     ours.send(&ToGuest::Build.encode(), None)?;
     // 7. Stay as the parent that the user sees, or that supervises a detached instance.
-    let status = starter::Starter::new(ours, plan.terminal, intermediate, live.children(), detached).run();
+    let told = announce::announce(&invocation.image.config);
+    let children = live.children().into_iter().chain(filter.iter().map(|filter| filter.pid)).chain(told).collect();
+    let status = starter::Starter::new(ours, plan.terminal, intermediate, children, detached).run();
     // 8. The exit code is the command's own.
     live.leave(*status.as_ref().unwrap_or(&runtime::error::FAILURE));
     status.map_err(Message::boxed)
@@ -132,6 +146,7 @@ struct Guest<'a> {
     joined: &'a session::Joined,
     id: u64,
     roles: Roles,
+    filter: Option<&'a bus::Filter>,
 }
 
 impl Guest<'_> {
@@ -143,21 +158,28 @@ impl Guest<'_> {
 
     fn sandbox(&self) -> Plan {
         let mut sandbox = self.plan.sandbox.clone();
+        sandbox.steps.extend(self.filter.iter().flat_map(|filter| filter.steps.iter().cloned()));
         sandbox.steps.extend(self.portal().map(|directory| crate::portal::bind(&directory)));
         sandbox
     }
 
     /// Makes an intermediate that joins the session's namespaces, clones PID 1 of the instance from there as a child
     /// of this process, writes its ID maps and ends. Returns the intermediate's process ID.
-    fn start(&self, channel: Channel) -> Result<nix::unistd::Pid, Failure> {
+    fn start(&self, channel: Channel, points: Option<Journal>) -> Result<nix::unistd::Pid, Failure> {
         let (gate, keeper) = instance::gate()?;
         match process::fork().map_err(|errno| Message::boxed(format!("cannot start an instance: {errno}")))? {
             Side::Parent(pid) => Ok(pid),
-            Side::Child => std::process::exit(self.intermediate(channel, gate, keeper)),
+            Side::Child => std::process::exit(self.intermediate(channel, gate, keeper, points)),
         }
     }
 
-    fn intermediate(&self, channel: Channel, gate: instance::Gate, keeper: instance::Keeper) -> i32 {
+    fn intermediate(
+        &self,
+        channel: Channel,
+        gate: instance::Gate,
+        keeper: instance::Keeper,
+        points: Option<Journal>,
+    ) -> i32 {
         let failed = |text: String| {
             // Whoever reads this is the parent, which sees the end of the channel in any case.
             let _ = channel.send(&runtime::control::FromGuest::Failed(text).encode(), None);
@@ -166,7 +188,8 @@ impl Guest<'_> {
         // Locks, the image and the ends of other channels are this process's business no more; whoever waits for their
         // last copy to be closed must not wait for an instance.
         let kept = [0, 1, 2, channel.as_fd().as_raw_fd(), gate.as_raw_fd(), keeper.as_raw_fd()];
-        let kept: Vec<RawFd> = kept.into_iter().chain([self.joined.server.as_raw_fd()]).collect();
+        let points_fd = points.as_ref().map(|points| points.file().as_raw_fd());
+        let kept: Vec<RawFd> = kept.into_iter().chain([self.joined.server.as_raw_fd()]).chain(points_fd).collect();
         let prepared = descriptor::close_all_but(&kept)
             .and_then(|()| nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL))
             .and_then(|()| nix::sched::setns(&self.joined.server, CloneFlags::CLONE_NEWUSER));
@@ -186,6 +209,7 @@ impl Guest<'_> {
                     plan: self.sandbox(),
                     emulate_root: self.emulates_root(),
                     command: self.plan.command.clone(),
+                    points,
                     terminal: self.plan.terminal,
                     channel,
                     gate,

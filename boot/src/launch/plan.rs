@@ -9,13 +9,14 @@ use nix::sched::CloneFlags;
 use runtime::image::{Config, Permission};
 use runtime::instance::TerminalUse;
 use runtime::mount_server::MAX_LAYERS;
-use runtime::sandbox::account;
+use runtime::portal::PROGRAMS;
 use runtime::sandbox::plan::{Access, Account, Command, Fresh, Plan, Step};
 use runtime::session::registry::Kind;
 use runtime::spawn::TIME_ZONE_RULE;
 
-use super::facts::Facts;
-use super::{Program, environment, joined_words, terminal_use};
+use super::facts::{self, Facts};
+use super::grants::{self, Grant};
+use super::{Program, binds, environment, identity, joined_words, terminal_use};
 use crate::version::Build;
 
 /// A start that cannot be made.
@@ -35,6 +36,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A bind that cannot be made.
+    #[error(transparent)]
+    Bind(#[from] binds::Error),
     /// An image without a layer has nothing to run.
     #[error("the image has no layer; build it again")]
     NoLayer,
@@ -63,6 +67,10 @@ pub struct LaunchPlan {
     pub kind: Kind,
     /// The command, for listings.
     pub words: Vec<u8>,
+    /// What the permissions give.
+    pub grants: Vec<Grant>,
+    /// Whether mount points may be missing in the image.
+    pub makes_points: bool,
     /// Host commands that the guest may run.
     pub portal: Vec<String>,
     /// Seconds since the epoch.
@@ -83,7 +91,9 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
     for name in &config.portal {
         runtime::portal::check_name(name).map_err(|reason| Error::Portal { name: name.clone(), reason })?;
     }
-    let account = identity(program.root, facts);
+    let root = identity::is_root(config, program.root, facts);
+    let account = identity::account(config, root, facts);
+    let grants = grants(config, facts, &account, root);
     let network = config.permissions.contains(Permission::Network);
     let mut namespaces =
         CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWCGROUP;
@@ -91,35 +101,21 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
     Ok(LaunchPlan {
         shape: shape(config, build),
         namespaces,
-        command: command(config, program, facts, &account, build)?,
+        command: command(config, program, facts, &account, build, &grants)?,
         sandbox: Plan {
-            steps: steps(config, facts, &account),
+            steps: steps(config, program, facts, &account, &grants)?,
             account,
             private_network: !network,
-            keep_capabilities: program.root,
+            keep_capabilities: root,
         },
         terminal: terminal_use(facts.terminals, facts.foreground),
-        kind: if program.root { Kind::Root } else { Kind::Exec },
+        kind: if root { Kind::Root } else { Kind::Exec },
         words: joined_words(&program.words),
+        makes_points: !grants.is_empty() || !facts.binds.is_empty(),
+        grants,
         portal: config.portal.clone(),
         now: facts.now,
     })
-}
-
-fn identity(root: bool, facts: &Facts) -> Account {
-    if root || facts.caller.uid == 0 {
-        return Account { name: "root".into(), uid: 0, gid: 0, home: "/root".into(), shell: "/bin/sh".into() };
-    }
-    let variable = |name: &str| facts.caller.variable(name).and_then(|value| value.to_str()).map(str::to_owned);
-    let (passwd_name, passwd_home) = match &facts.caller.account {
-        Some((name, home, _)) => (Some(name.clone()), Some(home.clone())),
-        None => (None, None),
-    };
-    let name = variable("USER").or(passwd_name).or_else(|| variable("LOGNAME")).unwrap_or_default();
-    let name = account::field(&name, &format!("user{}", facts.caller.uid));
-    let home = variable("HOME").or(passwd_home).filter(|home| home.starts_with('/')).unwrap_or_default();
-    let home = account::field(&home, &format!("/home/{name}"));
-    Account { name, uid: facts.caller.uid, gid: facts.caller.gid, home, shell: "/bin/sh".into() }
 }
 
 fn shape(config: &Config, build: Build) -> Vec<String> {
@@ -136,6 +132,7 @@ fn command(
     facts: &Facts,
     account: &Account,
     build: Build,
+    grants: &[Grant],
 ) -> Result<Command, Error> {
     let mut ours: Vec<(&str, OsString)> = vec![
         ("FIM_VERSION", build.short().into()),
@@ -143,12 +140,20 @@ fn command(
         ("FIM_TIMESTAMP", build.timestamp.into()),
         ("FIM_DIST", config.name.clone().into()),
         ("FIM_PID", std::process::id().to_string().into()),
+        ("FIM_OFFSET", facts.payload.to_string().into()),
+        ("FIM_BIN_SELF", facts.image.clone().into()),
+        ("FIM_DIR_SELF", facts::directory(&facts.image).into()),
     ];
+    ours.extend(OWN_DIRECTORIES.map(|(name, path)| (name, path.into())));
+    if reads_shell_start(config, program, facts) {
+        ours.push(("BASHRC_FILE", SHELL_START.into()));
+    }
+    ours.extend(grants::variables(grants));
     if facts.caller.variable("TZ").is_none() {
         ours.extend(facts.zone.iter().map(|zone| ("TZ", zone.into())));
         ours.extend(facts.zone_rule.iter().map(|rule| (TIME_ZONE_RULE, rule.into())));
     }
-    let env = environment::build(&facts.caller.env, &config.env, account, &ours);
+    let env = environment::build(&facts.caller.env, &config.env, account, &ours, &facts.outputs);
     let env = env
         .iter()
         .map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()))
@@ -157,6 +162,30 @@ fn command(
     let mut directories: Vec<PathBuf> = facts.cwd.iter().cloned().collect();
     directories.extend([PathBuf::from(&account.home), PathBuf::from("/")]);
     Ok(Command { argv, shell: program.shell, env, directories, ignored: facts.ignored.clone(), closed: facts.closed })
+}
+
+/// Directories of the instance that FlatImage has names for.
+const OWN_DIRECTORIES: [(&str, &str); 6] = [
+    ("FIM_DIR_GLOBAL", grants::OWN),
+    ("FIM_DIR_APP", grants::OWN),
+    ("FIM_DIR_APP_BIN", PROGRAMS),
+    ("FIM_DIR_APP_SBIN", PROGRAMS),
+    ("FIM_DIR_INSTANCE", grants::OWN),
+    ("FIM_DIR_RUNTIME", grants::OWN),
+];
+
+/// What shells used by hand read first.
+const SHELL_START: &str = "/run/fim/bashrc";
+
+/// Whether somebody may use a shell by hand, or wants a prompt of his own; other starts need no file for it.
+fn reads_shell_start(config: &Config, program: &Program, facts: &Facts) -> bool {
+    program.shell || facts.terminals.contains(&true) || config.env.iter().any(|(name, _)| name == b"PS1")
+}
+
+/// Everything that the permissions give to this user.
+pub(crate) fn grants(config: &Config, facts: &Facts, account: &Account, root: bool) -> Vec<Grant> {
+    let (caller, host, stored) = (&facts.caller, &facts.host, &config.env[..]);
+    grants::all(config.permissions, &grants::Scene { caller, account, host, stored, root })
 }
 
 /// Device nodes of the instance; each is the host's own, bound.
@@ -186,23 +215,41 @@ fn bind(source: impl Into<PathBuf>, target: impl Into<PathBuf>, access: Access, 
     Step::Bind { source: source.into(), target: target.into(), access, optional }
 }
 
-/// What every instance sees, then what the permissions grant.
-fn steps(config: &Config, facts: &Facts, account: &Account) -> Vec<Step> {
-    let mut steps = vec![fresh(Fresh::Proc, "/proc"), fresh(Fresh::Tmpfs { mode: 0o755, exec: false }, "/dev")];
+/// Devices that every instance has, or the host's.
+fn devices(grants: &[Grant]) -> Vec<Step> {
+    let terminals = [fresh(Fresh::Devpts, "/dev/pts"), tmpfs(0o1777, "/dev/shm")];
+    let whole: Vec<Grant> = grants.iter().filter(|grant| grant.permission == Permission::Dev).cloned().collect();
+    if !whole.is_empty() {
+        return grants::steps(&whole).into_iter().chain(terminals).collect();
+    }
+    let mut steps = vec![fresh(Fresh::Tmpfs { mode: 0o755, exec: false }, "/dev")];
     steps.extend(DEVICES.map(|name| {
         let path = Path::new("/dev").join(name);
         bind(&path, &path, Access::Device, false)
     }));
+    steps.extend([directory("/dev/pts", 0o755), directory("/dev/shm", 0o1777)]);
+    steps.extend(terminals);
     steps.extend([
-        directory("/dev/pts", 0o755),
-        fresh(Fresh::Devpts, "/dev/pts"),
         symlink("/dev/ptmx", "pts/ptmx"),
-        directory("/dev/shm", 0o1777),
-        tmpfs(0o1777, "/dev/shm"),
         symlink("/dev/fd", "/proc/self/fd"),
         symlink("/dev/stdin", "/proc/self/fd/0"),
         symlink("/dev/stdout", "/proc/self/fd/1"),
         symlink("/dev/stderr", "/proc/self/fd/2"),
+    ]);
+    steps
+}
+
+/// What every instance sees, then what the permissions grant, then the binds, so that no grant hides one.
+fn steps(
+    config: &Config,
+    program: &Program,
+    facts: &Facts,
+    account: &Account,
+    grants: &[Grant],
+) -> Result<Vec<Step>, Error> {
+    let mut steps = vec![fresh(Fresh::Proc, "/proc")];
+    steps.extend(devices(grants));
+    steps.extend([
         tmpfs(0o1777, "/tmp"),
         tmpfs(0o755, "/run"),
         directory("/run/lock", 0o1777),
@@ -214,13 +261,14 @@ fn steps(config: &Config, facts: &Facts, account: &Account) -> Vec<Step> {
     if facts.privileged {
         steps.extend(KERNEL_KNOBS.map(|path| Step::ReadOnly { target: path.into() }));
     }
-    if config.permissions.contains(Permission::Network) {
-        for name in ["host.conf", "hosts", "nsswitch.conf", "resolv.conf"] {
-            let path = Path::new("/etc").join(name);
-            steps.push(bind(&path, &path, Access::ReadOnly, true));
-        }
-    }
-    steps.push(Step::Home { target: account.home.clone().into() });
     steps.extend(crate::portal::steps(&config.portal));
-    steps
+    if reads_shell_start(config, program, facts) {
+        let content = identity::shell_start(config, facts);
+        steps.push(Step::File { target: SHELL_START.into(), content, mode: 0o644 });
+    }
+    let rest: Vec<Grant> = grants.iter().filter(|grant| grant.permission != Permission::Dev).cloned().collect();
+    steps.extend(grants::steps(&rest));
+    steps.extend(binds::steps(&facts.binds)?);
+    steps.push(Step::Home { target: account.home.clone().into() });
+    Ok(steps)
 }

@@ -112,6 +112,8 @@ impl Rung {
                 IdMap::Ranges { uids: with_own(uid, uids), gids: with_own(gid, gids) }
             }
             Self::One => IdMap::Single { uid, gid, parent_uid: 0, parent_gid: 0 },
+            // Root that is to be somebody else (a stored UID) is that one only.
+            Self::Every if (uid, gid) != (0, 0) => IdMap::Single { uid, gid, parent_uid: 0, parent_gid: 0 },
             Self::Every | Self::Subordinate { .. } => IdMap::Full,
         }
     }

@@ -2,9 +2,10 @@
 
 use std::ffi::OsString;
 
-use runtime::image::{self, Config};
+use runtime::image::Config;
 use runtime::portal::{ANY, check_name};
 
+use crate::settings::{self, invalid_operation, json_flag, no_more, operation, print_json};
 use crate::{Failure, Invocation, Message, cli};
 
 const WARNING: &str = "warning: '*' lets programs of the image run every command of the host as you; \
@@ -22,39 +23,29 @@ enum Change {
 /// # Errors
 /// Wrong words, and an image that cannot be changed; nothing is changed then.
 pub fn run(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> {
-    let Some(operation) = words.first() else {
-        return Err(Message::boxed("Missing op for fim-portal (allow,clear,del,list); see fim-help portal"));
-    };
-    let rest = &words[1..];
-    let change = match operation.to_string_lossy().to_lowercase().as_str() {
+    let (operation, rest) = operation("portal", words, "Missing op for fim-portal (allow,clear,del,list)")?;
+    let change = match operation.as_str() {
         "allow" => Change::Allow(names(rest, "ALLOW")?),
         "del" => Change::Del(names(rest, "DEL")?),
         "clear" => no_more("portal", rest).map(|()| Change::Clear)?,
         "list" => return list(&invocation.image.config, rest),
-        other => return Err(Message::boxed(format!("Invalid portal operation '{other}'; see fim-help portal"))),
+        other => return Err(invalid_operation("portal", other)),
     };
     if matches!(&change, Change::Allow(names) if names.iter().any(|name| name == ANY)) {
         crate::report(&WARNING);
     }
-    image::update(&invocation.path, |config| -> Result<(), Failure> {
+    settings::change(invocation, |config| {
         config.portal = changed(&config.portal, &change)?;
         Ok(())
     })?;
     Ok(0)
 }
 
-fn no_more(name: &str, rest: &[OsString]) -> Result<(), Failure> {
-    if rest.is_empty() { Ok(()) } else { Err(cli::trailing_arguments(name, &rest.iter().collect::<Vec<_>>())) }
-}
-
 fn list(config: &Config, rest: &[OsString]) -> Result<i32, Failure> {
-    let as_json = rest.first().is_some_and(|word| word == "--json");
-    no_more("portal", &rest[usize::from(as_json)..])?;
-    let text = if as_json {
-        format!("{:#}\n", serde_json::Value::from(config.portal.clone()))
-    } else {
-        config.portal.iter().map(|name| format!("{name}\n")).collect()
-    };
+    if json_flag("portal", rest)? {
+        return print_json(&config.portal.clone().into());
+    }
+    let text: String = config.portal.iter().map(|name| format!("{name}\n")).collect();
     cli::print(&text)?;
     Ok(0)
 }

@@ -20,6 +20,7 @@ use nix::unistd::Pid;
 use crate::fuse;
 use crate::journal;
 use crate::sandbox::id_map::{IdMap, Range};
+use crate::sandbox::points;
 use crate::sandbox::subordinate::Helpers;
 use crate::session::lock::{self, Held};
 use crate::session::pipe;
@@ -270,6 +271,8 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(fuse::Server, A
     let server = fuse::serve(fuse_device, archives, &options).map_err(io_error("serve", "the layers"))?;
     // 5. One overlay on them.
     overlay::mount(&layers, count, &request.data, &request.directory.join("root"))?;
+    // What a session that was killed has left.
+    sweep_points(request);
     // 6. From here the session can be joined.
     let path = request.directory.join("alive");
     let alive = Alive { read: pipe::reader(&path)?, write: pipe::writer(&path)? };
@@ -323,7 +326,15 @@ fn wait_for_hang_up(read: &File, timeout: PollTimeout) -> bool {
     }
 }
 
+/// Removes the mount points that instances have made.
+fn sweep_points(request: &Request) {
+    if let Err(error) = points::sweep(&request.data, &request.directory.join("root")) {
+        log::warn!("cannot remove mount points: {error}");
+    }
+}
+
 fn clean_up(request: &Request) {
+    sweep_points(request);
     // An empty lock says that no session lives, should a reader look before the process is gone.
     let _ = request.lock.file().set_len(0);
     // A mount point cannot be removed where it is one. Should this fail, the host daemon removes what is left.

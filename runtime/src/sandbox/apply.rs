@@ -7,10 +7,12 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use nix::unistd::{chdir, pivot_root};
 
 use super::plan::{Access, Fresh, Plan, Step};
+use super::points::{self, Journal};
 use super::{Error, account, seccomp};
 use crate::emulation;
 use crate::portal;
@@ -29,11 +31,12 @@ pub fn network(plan: &Plan) -> Result<(), Error> {
     Ok(())
 }
 
-/// Puts the plan in place with `root`, a mount of the session, as the root; afterwards nothing of the host can be reached by any path.
+/// Puts the plan in place with `root`, a mount of the session, as the root; afterwards nothing of the host can be reached
+/// by any path. Mount points that the image lacks are written down in `points`.
 ///
 /// # Errors
 /// The first step that fails, naming its object.
-pub fn enter(plan: &Plan, root: &Path) -> Result<(), Error> {
+pub fn enter(plan: &Plan, root: &Path, points: Option<&Journal>) -> Result<(), Error> {
     // 1. While the host is still visible: every mount as a detached descriptor. A fresh proc must be made now, for
     //    the kernel wants one fully visible beside it.
     let prepared = plan.steps.iter().map(prepare).collect::<Result<Vec<_>, Error>>()?;
@@ -44,7 +47,7 @@ pub fn enter(plan: &Plan, root: &Path) -> Result<(), Error> {
     chdir("/").map_err(Error::step("enter", "/"))?;
     // 3. From here every path is the guest's, so that no symlink of the image leads anywhere else.
     for (step, mount) in plan.steps.iter().zip(prepared) {
-        place(step, mount)?;
+        place(step, mount, points)?;
     }
     // 4. The caller needs a name.
     accounts(plan)
@@ -72,7 +75,7 @@ fn prepare(step: &Step) -> Result<Option<Detached>, Error> {
         Step::Fresh { kind, target } => fresh(kind).map(Some).map_err(Error::step("make the file system for", target)),
         Step::Bind { source, access, optional, .. } => match bind(source, *access) {
             Ok(mount) => Ok(Some(mount)),
-            Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR) if *optional => Ok(None),
+            Err(Errno::ENOENT | Errno::ENOTDIR) if *optional => Ok(None),
             Err(errno) => Err(Error::step("bind", source)(errno)),
         },
         _ => Ok(None),
@@ -109,18 +112,18 @@ fn bind(source: &Path, access: Access) -> nix::Result<Detached> {
     Ok(mount)
 }
 
-fn place(step: &Step, mount: Option<Detached>) -> Result<(), Error> {
+fn place(step: &Step, mount: Option<Detached>, points: Option<&Journal>) -> Result<(), Error> {
     match step {
         Step::Fresh { target, .. } | Step::Bind { target, .. } => {
             let Some(mount) = mount else { return Ok(()) };
             let is_directory = nix::sys::stat::fstat(&mount)
                 .map(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR)
                 .map_err(Error::step("examine what to mount at", target))?;
-            attach(mount, target, is_directory)
+            attach(mount, target, is_directory, points)
         }
         Step::ReadOnly { target } => {
             let mount = match mount::clone_tree(target, true) {
-                Err(nix::errno::Errno::ENOENT) => return Ok(()),
+                Err(Errno::ENOENT) => return Ok(()),
                 other => other.map_err(Error::step("bind", target))?,
             };
             mount::set_attributes(&mount, attr::RDONLY, true).map_err(Error::step("make read-only", target))?;
@@ -149,30 +152,29 @@ fn place(step: &Step, mount: Option<Detached>) -> Result<(), Error> {
     }
 }
 
-fn attach(mount: Detached, target: &Path, is_directory: bool) -> Result<(), Error> {
+fn attach(mount: Detached, target: &Path, is_directory: bool, points: Option<&Journal>) -> Result<(), Error> {
     let point = match open_point(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make_point(target, is_directory).map_err(Error::io("make the mount point", target))?;
+            points::make(target, is_directory, points).map_err(Error::io("make the mount point", target))?;
             open_point(target)
         }
         other => other,
     };
     let point = point.map_err(Error::io("open the mount point", target))?;
-    mount::attach(mount, point).map_err(Error::step("mount at", target))
+    mount::attach(mount, &point).map_err(|errno| {
+        // The kernel says EINVAL of both; what the user can do something about is told apart here.
+        let at = nix::sys::stat::fstat(&point).map(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR);
+        let errno = match (is_directory, at) {
+            (true, Ok(false)) => Errno::ENOTDIR,
+            (false, Ok(true)) => Errno::EISDIR,
+            _ => errno,
+        };
+        Error::step("mount at", target)(errno)
+    })
 }
 
 fn open_point(target: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(libc::O_PATH).open(target)
-}
-
-fn make_point(target: &Path, is_directory: bool) -> io::Result<()> {
-    if is_directory {
-        return make_directory(target);
-    }
-    if let Some(parent) = target.parent() {
-        make_directory(parent)?;
-    }
-    File::options().write(true).create(true).truncate(false).open(target).map(drop)
 }
 
 fn make_directory(path: &Path) -> io::Result<()> {
@@ -202,7 +204,7 @@ fn accounts(plan: &Plan) -> Result<(), Error> {
         make_directory(Path::new(SYNTHESISED)).map_err(Error::io("make the directory", SYNTHESISED))?;
         fs::write(&source, content).map_err(Error::io("write", &source))?;
         let mount = mount::clone_tree(&source, false).map_err(Error::step("bind", &source))?;
-        attach(mount, &target, false)?;
+        attach(mount, &target, false, None)?;
     }
     Ok(())
 }

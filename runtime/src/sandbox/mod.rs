@@ -5,6 +5,7 @@ pub mod apply;
 pub(crate) mod bpf;
 pub mod id_map;
 pub mod plan;
+pub mod points;
 pub mod seccomp;
 pub mod subordinate;
 

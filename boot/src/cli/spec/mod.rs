@@ -1,6 +1,8 @@
-//! The commands of an image: the one definition that dispatch, help and (later) completions are made from.
+//! The commands of an image: the one definition that dispatch, help, man pages and completions are made from.
 
-use std::ffi::OsStr;
+mod settings;
+
+use std::ffi::{OsStr, OsString};
 
 /// One way to use a command.
 #[derive(Debug)]
@@ -78,6 +80,15 @@ pub const COMMANDS: &[Spec] = &[
         examples: &["fim-root id -u"],
         frees_file: true,
     },
+    settings::PERMS,
+    settings::ENV,
+    settings::BIND,
+    settings::BOOT,
+    settings::UNSHARE,
+    settings::OVERLAY,
+    settings::NOTIFY,
+    settings::CASEFOLD,
+    settings::REMOTE,
     Spec {
         name: "instance",
         summary: "Manage running instances",
@@ -178,24 +189,46 @@ pub const COMMANDS: &[Spec] = &[
     },
     Spec {
         name: "version",
-        summary: "Displays version information",
+        summary: "Displays version information of FlatImage",
         usages: &[Usage {
-            line: "<short|full>",
+            line: "<short|full|deps>",
             words: &[
                 ("short", "Displays the version as a string"),
-                ("full", "Displays the version and build information in JSON"),
+                ("full", "Displays the version and build information in json"),
+                ("deps", "Displays dependencies metadata in json"),
             ],
         }],
-        notes: &[],
+        notes: &["full and deps print JSON objects."],
         examples: &["fim-version full"],
+        frees_file: false,
+    },
+    Spec {
+        name: "complete",
+        summary: "Prints the completions of a shell",
+        usages: &[Usage {
+            line: "<bash|zsh|fish>",
+            words: &[
+                ("bash", "Completions for bash"),
+                ("zsh", "Completions for zsh"),
+                ("fish", "Completions for fish"),
+            ],
+        }],
+        notes: &["They are for an image of the name that this one has now."],
+        examples: &["fim-complete bash > ~/.local/share/bash-completion/completions/app.flatimage"],
         frees_file: false,
     },
     Spec {
         name: "help",
         summary: "Displays the help of a command",
-        usages: &[Usage { line: "[topic]", words: &[("topic", "A command without its fim- prefix")] }],
+        usages: &[Usage {
+            line: "[topic] [--man]",
+            words: &[
+                ("topic", "A command without its fim- prefix"),
+                ("--man", "Print a page for man(1); without a topic, the page of all commands"),
+            ],
+        }],
         notes: &[],
-        examples: &["fim-help exec"],
+        examples: &["fim-help exec", "fim-help perms --man | man -l -"],
         frees_file: false,
     },
 ];
@@ -205,4 +238,19 @@ pub const COMMANDS: &[Spec] = &[
 pub fn find(word: &OsStr) -> Option<&'static Spec> {
     let name = word.to_str()?.strip_prefix("fim-")?;
     COMMANDS.iter().find(|spec| spec.name == name)
+}
+
+/// Operations of the commands in `settings` that read only.
+const READING: [&str; 3] = ["list", "show", "explain"];
+
+/// Whether a command with these words after it runs something or changes the image.
+#[must_use]
+pub fn frees_file(spec: &Spec, words: &[OsString]) -> bool {
+    let reads = words.first().is_some_and(|word| READING.iter().any(|name| word.eq_ignore_ascii_case(name)));
+    spec.frees_file && !(is_setting(spec) && reads)
+}
+
+/// Whether the command is about what is stored in the image.
+fn is_setting(spec: &Spec) -> bool {
+    !matches!(spec.name, "exec" | "root" | "instance")
 }

@@ -1,0 +1,83 @@
+//! The commands that read and change the configuration of an image: one module for each, and here what they share.
+//!
+//! Each finds out everything that is wrong with its words before it touches the image, and prints only after the change
+//! is on the medium.
+
+pub mod bind;
+pub mod boot;
+pub mod env;
+mod explain;
+pub mod overlay;
+pub mod remote;
+pub mod sets;
+pub mod switch;
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use runtime::image::{self, Config};
+
+use crate::{Failure, Invocation, Message, cli};
+
+/// The operation of a command, in lower case, and the words after it.
+///
+/// # Errors
+/// `missing`, the text that scripts know for a command without an operation.
+pub(crate) fn operation<'a>(
+    command: &str,
+    words: &'a [OsString],
+    missing: &str,
+) -> Result<(String, &'a [OsString]), Failure> {
+    let (operation, rest) =
+        words.split_first().ok_or_else(|| Message::boxed(format!("{missing}; see fim-help {command}")))?;
+    Ok((operation.to_string_lossy().to_lowercase(), rest))
+}
+
+/// The error for an operation that a command does not know.
+pub(crate) fn invalid_operation(command: &str, operation: &str) -> Failure {
+    Message::boxed(format!("Invalid {command} operation '{}'; see fim-help {command}", operation.escape_debug()))
+}
+
+/// Refuses words that a command does not take.
+///
+/// # Errors
+/// When there is one.
+pub(crate) fn no_more(command: &str, rest: &[OsString]) -> Result<(), Failure> {
+    if rest.is_empty() { Ok(()) } else { Err(cli::trailing_arguments(command, &rest.iter().collect::<Vec<_>>())) }
+}
+
+/// Whether `--json`, the only word that `list` and `show` take, was given.
+///
+/// # Errors
+/// Any other word.
+pub(crate) fn json_flag(command: &str, rest: &[OsString]) -> Result<bool, Failure> {
+    let given = rest.first().is_some_and(|word| word == "--json");
+    no_more(command, &rest[usize::from(given)..])?;
+    Ok(given)
+}
+
+/// Changes the configuration of the image; what `change` returns is what there is to be said about it.
+///
+/// # Errors
+/// What `change` returns, and an image that cannot be changed; nothing is changed then.
+pub(crate) fn change<T>(
+    invocation: &Invocation,
+    change: impl FnOnce(&mut Config) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    image::update(&invocation.path, change)
+}
+
+/// Prints a JSON value in the shape that scripts know.
+pub(crate) fn print_json(value: &serde_json::Value) -> Result<i32, Failure> {
+    cli::print(&format!("{value:#}\n")).map(|()| 0)
+}
+
+/// Bytes as text for JSON and messages; what is not UTF-8 shows as U+FFFD.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The bytes of a word.
+pub(crate) fn bytes(word: &OsStr) -> Vec<u8> {
+    word.as_bytes().to_vec()
+}

@@ -1,0 +1,276 @@
+//! Real programs of a Debian image with real servers of the host: they work with the permission and are refused without.
+
+mod harness;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use harness::{DEADLINE, Running, TestCommand, World, need, world};
+
+const PACKAGES: [&str; 9] = [
+    "ca-certificates",
+    "curl",
+    "dbus-bin",
+    "git",
+    "libnotify-bin",
+    "nodejs",
+    "pulseaudio-utils",
+    "python3",
+    "x11-apps",
+];
+
+/// A world with an image of these programs, which is built once.
+fn programs() -> World {
+    static IMAGE: OnceLock<fs::File> = OnceLock::new();
+    let image = IMAGE.get_or_init(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("programs.flatimage");
+        let tree = harness::debian::tree("programs", &PACKAGES);
+        // Minutes for a program without optimisation, on a busy machine.
+        let status = std::process::Command::new(harness::FIM)
+            .args(["build", tree.to_str().unwrap(), "-o", image.to_str().unwrap(), "--level", "1", "--quiet"])
+            .status();
+        assert!(status.unwrap().success(), "cannot pack {}", tree.display());
+        fs::File::open(image).unwrap()
+    });
+    let world = World::empty();
+    world::copy(Path::new(&format!("/proc/{}/fd/{}", std::process::id(), image.as_raw_fd())), world.image());
+    world
+}
+
+#[track_caller]
+fn grant(world: &World, names: &str) {
+    world.app(&["fim-perms", "set", names]).run().succeeds().quietly();
+}
+
+/// Answers every request with one line.
+fn web_server() -> u16 {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in server.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 6\r\n\r\nhello\n");
+        }
+    });
+    port
+}
+
+#[test]
+fn curl_reaches_the_hosts_loopback_with_network_only() {
+    let world = programs();
+    let url = format!("http://127.0.0.1:{}/", web_server());
+    let curl = || world.exec(&["curl", "-sS", &url]);
+    curl().run().exits(7).complains_of(&["Failed to connect"]);
+    grant(&world, "network");
+    assert_eq!(curl().prints(), "hello");
+    // Names are resolved by the host's files.
+    let line = "mount -t tmpfs none /mnt && echo 192.0.2.7 of-the-host > /mnt/hosts && mount --bind /mnt/hosts /etc/hosts && \
+                exec \"$IMAGE\" fim-exec getent hosts of-the-host";
+    assert!(world.in_namespace(line).prints().starts_with("192.0.2.7 "));
+}
+
+#[test]
+fn git_python_and_node_run_as_the_caller() {
+    let world = programs();
+    let script = "set -e; cd /tmp; git init -q r; cd r; git config user.email a@b.c; git config user.name a; \
+                  echo x > f; git add f; git commit -qm first; git log --format=%s; \
+                  python3 -c 'import os, json; print(json.dumps([os.getuid(), 6 * 7]))'; \
+                  node -e 'console.log([1, 2, 3].map(x => x * x).join())'";
+    let printed = world.sh(script).prints();
+    assert_eq!(printed, format!("first\n[{}, 42]\n1,4,9", harness::uid()));
+}
+
+/// A session bus of the host with a notification daemon on it.
+struct Bus {
+    _bus: Running,
+    daemon: Running,
+    address: String,
+}
+
+/// Owns two names: one that the filter lets through and one that it does not.
+const DAEMON: &str = r#"
+import dbus, dbus.service, dbus.mainloop.glib
+from gi.repository import GLib
+dbus.mainloop.glib.DBusGMainLoop(set_as_default=True)
+class Notifications(dbus.service.Object):
+    @dbus.service.method("org.freedesktop.Notifications", in_signature="susssasa{sv}i", out_signature="u")
+    def Notify(self, name, replaces, icon, summary, body, actions, hints, timeout):
+        print("notified:", summary, body, flush=True)
+        return 1
+    @dbus.service.method("org.freedesktop.Notifications", out_signature="ssss")
+    def GetServerInformation(self):
+        return "test", "test", "1", "1.2"
+    @dbus.service.method("org.freedesktop.Notifications", out_signature="as")
+    def GetCapabilities(self):
+        return ["body"]
+bus = dbus.SessionBus()
+names = [dbus.service.BusName(name, bus) for name in ("org.freedesktop.Notifications", "org.test.Secret")]
+object = Notifications(bus, "/org/freedesktop/Notifications")
+print("ready", flush=True)
+GLib.MainLoop().run()
+"#;
+
+fn bus(world: &World) -> Bus {
+    let address = format!("unix:path={}", world.path("host bus").display().to_string().replace(' ', "%20"));
+    need("dbus-daemon");
+    let daemon = format!("exec dbus-daemon --session --nofork --print-address=1 '--address={address}'");
+    let (uid, gid) = (harness::uid(), harness::gid());
+    let mut bus = if harness::is_root() {
+        world.host_sh(&daemon)
+    } else {
+        // It wants to know the name of its user, which the host may not: here it does.
+        let passwd = format!("cat /etc/passwd > passwd; echo test:x:{uid}:{gid}::/:/bin/sh >> passwd; ");
+        let script = format!("{passwd} mount --bind passwd /etc/passwd; {daemon}");
+        let ids = [format!("--map-user={uid}"), format!("--map-group={gid}")];
+        world
+            .equip(TestCommand::new(need("unshare")))
+            .args(["-Um", "--keep-caps"])
+            .args(ids)
+            .args(["sh", "-c", &script])
+    }
+    .spawn();
+    bus.expect("unix:path=");
+    let mut daemon = world
+        .equip(TestCommand::new("/usr/bin/python3"))
+        .args(["-c", DAEMON])
+        .env("DBUS_SESSION_BUS_ADDRESS", &address)
+        .spawn();
+    daemon.expect("ready");
+    Bus { _bus: bus, daemon, address }
+}
+
+#[test]
+fn notifications_reach_the_session_bus_with_dbus_user_only() {
+    let world = programs();
+    let mut bus = bus(&world);
+    let notify = |text: &str| world.exec(&["notify-send", text, "body"]).env("DBUS_SESSION_BUS_ADDRESS", &bus.address);
+    let refused = notify("refused").run();
+    assert!(!refused.status.success(), "{refused:?}");
+    grant(&world, "dbus_user");
+    need("xdg-dbus-proxy");
+    let outcome = notify("filtered").run().succeeds();
+    assert!(outcome.stderr().is_empty(), "{outcome:?}");
+    // Without the program that filters.
+    let outcome = notify("plain").env("PATH", world.path("home")).run().succeeds();
+    assert!(outcome.stderr().is_empty(), "{outcome:?}");
+    bus.daemon.expect("notified: filtered body\nnotified: plain body\n");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn the_filter_lets_only_named_services_through_and_ends_with_the_instance() {
+    let world = programs();
+    let bus = bus(&world);
+    grant(&world, "dbus_user");
+    let ping = |to: &str| {
+        let to = format!("--dest={to}");
+        let words = ["dbus-send", "--session", "--print-reply", &to, "/", "org.freedesktop.DBus.Peer.Ping"];
+        world.exec(&words).env("DBUS_SESSION_BUS_ADDRESS", &bus.address)
+    };
+    ping("org.freedesktop.Notifications").run().succeeds();
+    ping("org.test.Secret").run().exits(1).complains_of(&["org.freedesktop.DBus.Error.ServiceUnknown"]);
+    ping("org.test.Secret").env("FIM_DBUS_TALK", "org.test.*").run().succeeds();
+    ping("org.test.Secret").env("PATH", world.path("home")).run().succeeds();
+    // Whoever starts it may be killed: the filter goes too.
+    let mut running = world.sh("echo ready; cat").env("DBUS_SESSION_BUS_ADDRESS", &bus.address).spawn();
+    running.expect("ready");
+    let members = running.tree();
+    let filter = members.0.iter().find(|member| member.name == "xdg-dbus-proxy").expect("a filter runs");
+    running.signal(nix::sys::signal::Signal::SIGKILL);
+    filter.wait_gone();
+    drop(running);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn sound_reaches_the_server_with_audio_only() {
+    let world = programs();
+    need("pulseaudio");
+    let mut server = world
+        .host_sh(
+            "exec pulseaudio -n --daemonize=no --exit-idle-time=-1 --use-pid-file=no --log-target=stderr -vv \
+             --load='module-null-sink sink_name=silence' --load=module-native-protocol-unix 2>&1",
+        )
+        .spawn();
+    server.expect("Daemon startup complete");
+    let sinks = || world.exec(&["pactl", "list", "short", "sinks"]);
+    let refused = sinks().run();
+    assert!(!refused.status.success() && refused.stderr().contains("refused"), "{refused:?}");
+    grant(&world, "audio");
+    assert!(sinks().prints().contains("silence"));
+    // What is played arrives.
+    let play = world.exec(&["sh", "-c", "head -c 100000 /dev/zero | pacat --playback"]).run();
+    assert!(play.status.success(), "{play:?}");
+}
+
+/// An X server of the host.
+struct Display {
+    _server: Running,
+    name: String,
+}
+
+fn display(world: &World, options: &[&str]) -> Display {
+    let mut server = world
+        .equip(TestCommand::new(need("Xvfb")))
+        .args(["-displayfd", "1", "-screen", "0", "320x240x24", "-nolisten", "tcp"])
+        .args(options)
+        .spawn();
+    let number = server.line();
+    Display { _server: server, name: format!(":{number}") }
+}
+
+/// Waits until the host sees a window of this name on the display; returns a screenshot.
+fn screenshot(world: &World, display: &Display, name: &str, authority: &Path) -> Vec<u8> {
+    let host = |program: &str| {
+        let command = world.equip(TestCommand::new(need(program))).env("DISPLAY", &display.name);
+        command.env("XAUTHORITY", authority)
+    };
+    let begin = Instant::now();
+    while !host("xwininfo").args(["-root", "-tree"]).run().succeeds().text().contains(&format!("\"{name}\"")) {
+        assert!(begin.elapsed() < DEADLINE, "no window {name:?} on {}", display.name);
+    }
+    host("xwd").args(["-root", "-silent"]).run().succeeds().stdout
+}
+
+/// An authority file for any display (Xauth(3), family 65535 is every host).
+fn authority(path: &Path) -> PathBuf {
+    let mut bytes = vec![0xff, 0xff, 0, 0, 0, 0];
+    for text in [&b"MIT-MAGIC-COOKIE-1"[..], b"sixteen bytes of"] {
+        bytes.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+        bytes.extend(text);
+    }
+    fs::write(path, bytes).unwrap();
+    path.to_owned()
+}
+
+#[test]
+fn an_x_program_shows_its_window_with_xorg_only() {
+    let world = programs();
+    let cookie = authority(&world.path("cookie"));
+    for authority in [None, Some(cookie.as_path())] {
+        let options: Vec<&str> = authority.iter().flat_map(|file| ["-auth", file.to_str().unwrap()]).collect();
+        let display = display(&world, &options);
+        let none = world.path("none");
+        let file = authority.unwrap_or(&none);
+        let logo = || world.exec(&["xlogo"]).env("DISPLAY", &display.name).env("XAUTHORITY", file);
+        grant(&world, "");
+        logo().run().exits(1).complains_of(&["Can't open display"]);
+        grant(&world, "xorg");
+        let running = logo().spawn();
+        let shot = screenshot(&world, &display, "xlogo", file);
+        let colours: std::collections::BTreeSet<&[u8]> = shot[4096..].chunks_exact(4).collect();
+        assert!(colours.len() > 1, "the screen is empty");
+        running.signal(nix::sys::signal::Signal::SIGTERM);
+        running.wait();
+    }
+    // With the cookie's file missing, the server says no.
+    let display = display(&world, &["-auth", cookie.to_str().unwrap()]);
+    world.exec(&["xlogo"]).env("DISPLAY", &display.name).run().exits(1);
+}
