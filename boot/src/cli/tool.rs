@@ -19,7 +19,7 @@ pub(super) struct Tool {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make an image from a directory, a tar archive or a squashfs
-    Build(build::Arguments),
+    Build(Box<build::Arguments>),
     /// Unpack the merged layers of an image into a directory
     Extract(extract::Arguments),
     /// Print what an image holds, without running it

@@ -66,6 +66,30 @@ pub enum Error {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// A container image is damaged, hostile, or not the one that is meant.
+    #[error("cannot use the container image {}: {reason}", path.display())]
+    Container {
+        /// The image, or the file in it.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// The source unpacks to more than it may.
+    #[error(
+        "cannot pack {}: at the entry {entry:?} it unpacks to more than {limit} bytes; if you trust it, give \
+         --max-unpacked SIZE", path.display()
+    )]
+    TooLarge {
+        /// The archive.
+        path: PathBuf,
+        /// The entry in which the limit is reached, escaped; empty when it is not known.
+        entry: String,
+        /// Bytes that it may unpack to.
+        limit: u64,
+    },
+    /// There is no room for what a compressed source unpacks to.
+    #[error("cannot unpack the source into a temporary file beside the output")]
+    Scratch(#[source] io::Error),
     /// A squashfs is damaged or of a kind that cannot be used.
     #[error("cannot use the squashfs {}: {reason}", path.display())]
     Squashfs {

@@ -1,6 +1,7 @@
 //! What can be packed, recognised by content and never by name.
 
 use super::Error;
+use super::container::Container;
 use super::tar::is_header;
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,7 +12,10 @@ use std::path::{Path, PathBuf};
 pub enum Source {
     /// A directory tree.
     Directory(PathBuf),
-    /// A tar, plain or compressed with gzip, xz or zstd.
+    /// A directory that is an OCI image layout.
+    Layout(PathBuf),
+    /// A tar, plain or compressed with gzip, xz or zstd: of a root file system, of an OCI image layout, or made by
+    /// `docker save`.
     Tar(PathBuf),
     /// A squashfs, which is copied as it is.
     Squashfs(PathBuf),
@@ -46,7 +50,8 @@ impl Source {
     pub fn detect(path: &Path) -> Result<Self, Error> {
         let metadata = path.metadata().map_err(Error::read("read", path))?;
         if metadata.is_dir() {
-            return Ok(Self::Directory(path.to_owned()));
+            let layout = Container::is_layout(path);
+            return Ok(if layout { Self::Layout(path.to_owned()) } else { Self::Directory(path.to_owned()) });
         }
         let other = |found: &str| Error::NotASource { path: path.to_owned(), found: found.to_owned() };
         if !metadata.is_file() {
@@ -75,7 +80,7 @@ impl Source {
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
-            Self::Directory(path) | Self::Tar(path) | Self::Squashfs(path) => path,
+            Self::Directory(path) | Self::Layout(path) | Self::Tar(path) | Self::Squashfs(path) => path,
         }
     }
 }
