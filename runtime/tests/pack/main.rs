@@ -1,5 +1,6 @@
 //! Packing, checked with `unsquashfs` (package squashfs-tools) and GNU tar.
 
+mod pack_container;
 mod pack_directory;
 mod pack_failures;
 mod pack_tar;

@@ -184,7 +184,7 @@ impl Builder {
                         Some(Kind::Symlink(_)) => "a symbolic link",
                         _ => "not a directory",
                     };
-                    let part = part.escape_ascii();
+                    let part = part.escape_ascii().to_string();
                     return Err(self.refuse(member, format!("an earlier entry makes {part:?} on its way {what}")));
                 }
                 (None, None) => {

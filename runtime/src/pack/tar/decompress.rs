@@ -75,11 +75,16 @@ impl Scratch {
                 other => other.map_err(Failure::Read)?,
             };
             if !self.allow(count as u64) {
+                self.file.set_len(self.used).map_err(Failure::Write)?;
                 return Err(Failure::Limit(self.range(start)));
             }
-            self.file.write_all_at(&buffer[..count], self.used).map_err(Failure::Write)?;
+            // Zeros stay a hole.
+            if buffer[..count].iter().any(|&byte| byte != 0) {
+                self.file.write_all_at(&buffer[..count], self.used).map_err(Failure::Write)?;
+            }
             self.used += count as u64;
         }
+        self.file.set_len(self.used).map_err(Failure::Write)?;
         Ok(self.range(start))
     }
 
