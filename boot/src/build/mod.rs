@@ -1,4 +1,4 @@
-//! `fim build`: an image from a directory, a tar, a container image or a squashfs.
+//! `fim build`: an image from a directory, a tar, a container image, a squashfs or another image.
 
 mod config;
 mod draft;
@@ -13,7 +13,8 @@ use std::path::PathBuf;
 use draft::Draft;
 pub use options::Variable;
 use options::{block_size, permission, platform, size, variable};
-use runtime::image::{ImageWriter, LayerFacts, LayerKind, Permission, WriterOptions};
+use runtime::image::{ImageWriter, LayerFacts, Permission, WriterOptions};
+use runtime::mount_server::MAX_LAYERS;
 use runtime::pack::{self, Choice, Epoch, Input, Intake, Platform, Source};
 
 use crate::interrupt::Interrupt;
@@ -24,8 +25,10 @@ use crate::{Failure, Message};
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// A directory, a tar archive (plain, gzip, xz or zstd), a container image (an OCI image layout as a directory or an
-    /// archive, or what docker save writes) or a squashfs file
-    pub source: PathBuf,
+    /// archive, or what docker save writes), a squashfs file, an AppImage or an image of fim's own; of several, each
+    /// lies on top of those before it
+    #[arg(required = true, value_name = "SOURCE")]
+    pub sources: Vec<PathBuf>,
     /// The image file to make
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
@@ -62,6 +65,9 @@ pub struct Arguments {
     /// Bytes that a compressed source may unpack to, with K, M, G or T [default: 200 times its size, at least 1G]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_unpacked: Option<u64>,
+    /// Merge all layers into one
+    #[arg(long)]
+    pub squash: bool,
     /// Compress what a start reads first like everything else
     #[arg(long)]
     pub no_startup_set: bool,
@@ -80,22 +86,22 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<i32, Failure> {
     let output = &arguments.output;
     refuse_unwanted(arguments)?;
-    let source = Source::detect(&arguments.source)?;
+    let sources = arguments.sources.iter().map(|path| Source::detect(path)).collect::<Result<_, _>>()?;
     let program =
         fs::read("/proc/self/exe").map_err(|error| Message::boxed(format!("cannot read this program: {error}")))?;
     // Dropped last, so that a signal finds the draft gone.
     let interrupt = Interrupt::hold()?;
     let draft = Draft::create(output)?;
     let mut listener = Listener::new(arguments.quiet, &interrupt);
-    let intake = Intake { scratch: Draft::scratch(output)?, limit: arguments.max_unpacked, choice: choice(arguments) };
-    let opened = source.open(intake, &mut listener).map_err(Failure::from);
+    let opened = open(arguments, sources, &mut listener);
     let written = opened.and_then(|input| write(arguments, input, &program, &draft, &mut listener));
     drop(listener);
     let built = written.map_err(|error| explain(error, arguments, &draft))?;
     draft.complete(arguments.force)?;
     drop(interrupt);
     if !built.unkept.is_empty() && !arguments.quiet {
-        crate::report(&format!("note: of {}, an image does not keep {}", arguments.source.display(), built.unkept));
+        let sources: Vec<String> = arguments.sources.iter().map(|path| path.display().to_string()).collect();
+        crate::report(&format!("note: of {}, an image does not keep {}", sources.join(" "), built.unkept));
     }
     if built.shell == Some(false) && !built.boots {
         crate::report(&format!(
@@ -116,9 +122,15 @@ fn explain(error: Failure, arguments: &Arguments, draft: &Draft) -> Failure {
         return error;
     }
     let written = draft.file.metadata().map_or(0, |metadata| metadata.len());
-    let needed = fs::metadata(&arguments.source).ok().filter(fs::Metadata::is_file);
     // How far a directory or a tar gets smaller is not known before; a squashfs is copied as it is.
-    let needed = needed.map_or_else(String::new, |metadata| format!("; the source has {} bytes", metadata.len()));
+    let sizes: Option<Vec<u64>> = arguments
+        .sources
+        .iter()
+        .map(|path| fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|metadata| metadata.len()))
+        .collect();
+    let needed = sizes.map_or_else(String::new, |sizes| {
+        format!("; the source has {} bytes", sizes.iter().fold(0, |sum: u64, size| sum.saturating_add(*size)))
+    });
     Message::boxed(format!(
         "cannot write {}: the file system is full or over quota after {written} bytes{needed}; free some space or \
          choose another --output; nothing was left",
@@ -153,14 +165,41 @@ fn refuse_unwanted(arguments: &Arguments) -> Result<(), Failure> {
         let shown = output.display();
         Message::boxed(format!("cannot create {shown}: {error}; the output's directory must exist and be writable"))
     };
-    if arguments.source.is_dir() && pack::contains(&arguments.source, output).map_err(unfound)? {
-        return Err(Message::boxed(format!(
-            "the output {} lies inside the source {}; it would pack itself: choose a place outside",
-            output.display(),
-            arguments.source.display()
-        )));
+    for source in arguments.sources.iter().filter(|source| source.is_dir()) {
+        if pack::contains(source, output).map_err(unfound)? {
+            return Err(Message::boxed(format!(
+                "the output {} lies inside the source {}; it would pack itself: choose a place outside",
+                output.display(),
+                source.display()
+            )));
+        }
     }
     Ok(())
+}
+
+/// Looks into the sources and stacks them.
+fn open(arguments: &Arguments, sources: Vec<Source>, listener: &mut Listener<'_>) -> Result<Input, Failure> {
+    let mut stack: Option<Input> = None;
+    for source in sources {
+        let scratch = Draft::scratch(&arguments.output)?;
+        let intake = Intake { scratch, limit: arguments.max_unpacked, choice: choice(arguments) };
+        let input = source.open(intake, listener)?;
+        match &mut stack {
+            Some(stack) => stack.stack(input),
+            None => stack = Some(input),
+        }
+    }
+    let mut input = stack.ok_or_else(|| Message::boxed("there is no source to build from"))?;
+    if arguments.squash {
+        input.squash()?;
+    }
+    if input.layers.len() > MAX_LAYERS {
+        return Err(Message::boxed(format!(
+            "the image would have {} layers, and {MAX_LAYERS} can be mounted; give --squash to merge them",
+            input.layers.len()
+        )));
+    }
+    Ok(input)
 }
 
 fn choice(arguments: &Arguments) -> Choice {
@@ -201,18 +240,20 @@ fn write(
         packing.squashfs.threads = threads;
     }
     packing.startup = (!arguments.no_startup_set).then(|| config::startup(&config));
-    let (mut inodes, mut unpacked, mut shell) = (0, Some(0), None);
+    let (mut inodes, mut unpacked, mut shell) = (0, Some(0), Some(false));
     for layer in input.layers {
+        let kind = layer.kind();
         let packed = layer.pack(writer.file(), writer.layer_offset(), &packing, listener)?;
-        let facts = LayerFacts {
-            kind: LayerKind::Squashfs,
-            unpacked: packed.unpacked_bytes.unwrap_or_default(),
-            inodes: u64::from(packed.inodes),
-        };
+        let facts = LayerFacts { kind, unpacked: packed.unpacked_bytes.unwrap_or_default(), inodes: packed.inodes };
         writer.seal_layer(packed.bytes_padded, facts)?;
         inodes += facts.inodes;
         unpacked = unpacked.zip(packed.unpacked_bytes).map(|(sum, bytes)| sum + bytes);
-        shell = packed.shell;
+        // One layer that has a shell is enough, and one of which it is not known may have it.
+        shell = match (shell, packed.shell) {
+            (Some(true), _) | (_, Some(true)) => Some(true),
+            (Some(false), packed) => packed,
+            (None, _) => None,
+        };
     }
     let boots = config.boot.is_some();
     writer.finish(config)?;

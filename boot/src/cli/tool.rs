@@ -18,7 +18,7 @@ pub(super) struct Tool {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make an image from a directory, a tar archive, a container image or a squashfs
+    /// Make an image from a directory, an archive, a container image or another image
     Build(Box<build::Arguments>),
     /// Unpack the merged layers of an image into a directory
     Extract(extract::Arguments),

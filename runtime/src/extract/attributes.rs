@@ -23,6 +23,11 @@ const SET_ID: u16 = 0o6000;
 /// What overlayfs noted for itself; merging has used it up.
 const OVERLAY: [&[u8]; 2] = [b"user.overlay.", b"trusted.overlay."];
 
+/// Whether an attribute is one that overlayfs noted for itself.
+pub(crate) fn is_overlays_own(name: &[u8]) -> bool {
+    OVERLAY.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// Something that was just created.
 pub(super) enum Made<'a> {
     /// A regular file or a directory.
@@ -74,7 +79,7 @@ impl Restorer<'_> {
     fn attributes(&self, made: &Made<'_>, part: &Part, path: &[u8]) -> Result<(), Error> {
         let attributes = self.layers.0[part.layer].xattrs(&part.inode).map_err(damaged(part.layer, path))?;
         for (name, value) in attributes {
-            if OVERLAY.iter().any(|prefix| name.starts_with(prefix)) {
+            if is_overlays_own(&name) {
                 continue;
             }
             match set_attribute(made, OsStr::from_bytes(&name), &value) {

@@ -3,10 +3,10 @@
 //! One thread walks the merged directories and creates every name; the others write contents. Directories get their
 //! attributes last.
 
-mod attributes;
-mod content;
+pub(crate) mod attributes;
+pub(crate) mod content;
 mod error;
-mod merge;
+pub(crate) mod merge;
 #[cfg(test)]
 mod tests;
 mod walk;

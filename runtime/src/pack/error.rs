@@ -38,7 +38,7 @@ pub enum Error {
     /// The source is nothing that can be packed.
     #[error(
         "cannot pack {}: it is {found}; what can be packed is a directory, a tar (plain, or compressed with gzip, \
-         xz or zstd) or a squashfs", path.display()
+         xz or zstd), a container image, a squashfs, an AppImage or an image of fim's own", path.display()
     )]
     NotASource {
         /// The source.
@@ -90,6 +90,34 @@ pub enum Error {
     /// There is no room for what a compressed source unpacks to.
     #[error("cannot unpack the source into a temporary file beside the output")]
     Scratch(#[source] io::Error),
+    /// A layer that is merged must be a squashfs.
+    #[error(
+        "cannot merge {} with other layers: only the layers of images, AppImages and squashfs files can be; build an \
+         image of it first", path.display()
+    )]
+    Unsquashable {
+        /// The source.
+        path: PathBuf,
+    },
+    /// An AppImage is damaged or not of type 2.
+    #[error("cannot use the AppImage {}: {reason}", path.display())]
+    AppImage {
+        /// The AppImage.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An image of ours cannot be read.
+    #[error(transparent)]
+    Image(#[from] crate::image::Error),
+    /// Layers cannot be merged.
+    #[error("cannot merge the layers of {}", path.display())]
+    Merge {
+        /// The source.
+        path: PathBuf,
+        /// What is wrong with which layer.
+        source: crate::extract::Error,
+    },
     /// A squashfs is damaged or of a kind that cannot be used.
     #[error("cannot use the squashfs {}: {reason}", path.display())]
     Squashfs {

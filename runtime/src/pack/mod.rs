@@ -3,6 +3,7 @@
 //! The same input gives the same bytes: entries are sorted bytewise, and neither the order in which a directory
 //! lists them nor the number of threads shows in the result.
 
+mod appimage;
 mod container;
 mod contents;
 mod directory;
@@ -11,7 +12,9 @@ mod existing;
 mod growth;
 mod input;
 mod source;
+mod squash;
 mod startup;
+mod stored;
 mod tar;
 
 pub use crate::progress::Progress;
@@ -85,13 +88,14 @@ impl Default for Options {
 pub struct Summary {
     /// Bytes of the squashfs, as its superblock says.
     pub bytes_used: u64,
-    /// Bytes of the squashfs with its padding to 4096; the output ends behind them.
+    /// Bytes of the squashfs with its padding to 4096 (a layer of another image is copied without); the output ends
+    /// behind them.
     pub bytes_padded: u64,
-    /// Inodes, the root included.
-    pub inodes: u32,
+    /// Inodes, the root included; 0 when unknown.
+    pub inodes: u64,
     /// Regular files, hard links counted once; unknown for a squashfs that was copied.
     pub files: Option<u64>,
-    /// Bytes in the regular files; unknown for a squashfs that was copied.
+    /// Bytes in the regular files; unknown for a squashfs that was copied and does not tell.
     pub unpacked_bytes: Option<u64>,
     /// Whether there is a shell that an image without a boot command could start; unknown for a squashfs.
     pub shell: Option<bool>,
@@ -100,6 +104,7 @@ pub struct Summary {
 impl From<write::Summary> for Summary {
     fn from(written: write::Summary) -> Self {
         let write::Summary { bytes_used, bytes_padded, inodes, files, unpacked_bytes } = written;
+        let inodes = u64::from(inodes);
         Self { bytes_used, bytes_padded, inodes, files: Some(files), unpacked_bytes: Some(unpacked_bytes), shell: None }
     }
 }

@@ -1,8 +1,10 @@
 //! What can be packed, recognised by content and never by name.
 
 use super::Error;
+use super::appimage;
 use super::container::Container;
 use super::tar::is_header;
+use crate::image::elf;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -19,6 +21,10 @@ pub enum Source {
     Tar(PathBuf),
     /// A squashfs, which is copied as it is.
     Squashfs(PathBuf),
+    /// An AppImage of type 2: a program and a squashfs behind it.
+    AppImage(PathBuf),
+    /// An image of ours.
+    Image(PathBuf),
 }
 
 /// How a stream is compressed, by its first bytes.
@@ -63,6 +69,14 @@ impl Source {
         if start.starts_with(b"hsqs") {
             return Ok(Self::Squashfs(path.to_owned()));
         }
+        if elf::is_marked(&start) {
+            return Ok(Self::Image(path.to_owned()));
+        }
+        match appimage::kind(&start) {
+            Some(2) => return Ok(Self::AppImage(path.to_owned())),
+            Some(1) => return Err(other("an AppImage of type 1, which holds an ISO 9660 file system")),
+            _ => {}
+        }
         if Compression::detect(&start) != Compression::None || is_header(&start) {
             return Ok(Self::Tar(path.to_owned()));
         }
@@ -80,7 +94,12 @@ impl Source {
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
-            Self::Directory(path) | Self::Layout(path) | Self::Tar(path) | Self::Squashfs(path) => path,
+            Self::Directory(path)
+            | Self::Layout(path)
+            | Self::Tar(path)
+            | Self::Squashfs(path)
+            | Self::AppImage(path)
+            | Self::Image(path) => path,
         }
     }
 }
