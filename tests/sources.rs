@@ -6,7 +6,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use harness::{FIM, TestCommand, World, need, world};
+use harness::{FIM, TestCommand, World, is_root, need, world};
+use nix::sys::signal::Signal;
 
 /// `fim build SOURCE... -o app.flatimage`.
 fn build(world: &World, sources: &[&Path]) -> TestCommand {
@@ -187,4 +188,104 @@ fn bad_appimages_are_named() {
         build(&world, &[&source]).fails_naming(&["app.AppImage", word]);
         assert!(!world.image().exists(), "{damage}");
     }
+}
+
+/// A world with a host whose only tools to make a Debian are these scripts; `$TREE` is the small tree.
+fn debian_host(tools: &[(&str, &str)]) -> World {
+    let world = World::empty();
+    let (tree, directory) = (world.path("tree"), world.path("tools"));
+    fs::create_dir(&tree).unwrap();
+    fs::create_dir(&directory).unwrap();
+    world::small_tree(&tree);
+    for (name, script) in tools {
+        world::script(&directory.join(name), &format!("#!/bin/bash\n{script}\n"));
+    }
+    world
+}
+
+/// `fim build --debian` on that host, by root of a namespace, or by the caller.
+fn build_debian(world: &World, as_root: bool, arguments: &str) -> TestCommand {
+    let line = format!(
+        "mount -t tmpfs none /usr/sbin && ln -sf /usr/bin/unshare tools/unshare && PATH=$PWD/tools:/usr/bin:/bin && \
+         exec \"$FIM\" build -q --level 1 -o app.flatimage {arguments}"
+    );
+    let ids = if as_root { "--map-root-user" } else { "--map-current-user" };
+    let command = world.equip(TestCommand::new(need("unshare"))).args([ids, "--mount", "--", "bash", "-c", &line]);
+    command.env("FIM", FIM).env("TREE", world.path("tree"))
+}
+
+const MMDEBSTRAP: &str = r#"echo "$*" > "$TREE/../called"; exec tar -C "$TREE" -c ."#;
+const DEBOOTSTRAP: &str = r#"
+echo "$*" > "$TREE/../called"
+for target; do [[ $target == /* ]] && break; done
+mkdir -p "$target/var/cache/apt/archives" && cp -r "$TREE"/. "$target" && touch "$target/var/cache/apt/archives/x.deb"
+"#;
+
+#[test]
+fn a_debian_is_made_by_the_tool_that_the_host_has() {
+    let world = debian_host(&[("mmdebstrap", MMDEBSTRAP), ("debootstrap", "exit 1")]);
+    build_debian(&world, false, "--debian bash,g++ --suite trixie --mirror http://localhost/debian").run().succeeds();
+    let called = fs::read_to_string(world.path("called")).unwrap();
+    let expected = "--variant=minbase --format=tar --include=bash,g++ trixie - http://localhost/debian\n";
+    assert_eq!(called, expected);
+    assert_eq!(world.exec(&["cat", "/etc/release"]).prints(), "small");
+
+    // What else is given lies on top.
+    let world = debian_host(&[("debootstrap", DEBOOTSTRAP)]);
+    fs::create_dir_all(world.path("more/etc")).unwrap();
+    fs::write(world.path("more/etc/release"), "mine\n").unwrap();
+    build_debian(&world, true, "more --debian ''").run().succeeds().quietly();
+    let called = fs::read_to_string(world.path("called")).unwrap();
+    assert!(called.starts_with("--variant=minbase stable /"), "{called}");
+    assert_eq!(world.exec(&["cat", "/etc/release"]).prints(), "mine");
+    assert_eq!(world.sh("ls /var/cache/apt/archives; ls -d /usr/share/dir").prints(), "/usr/share/dir");
+    assert_nothing_beside(&world);
+}
+
+/// Only what the test and an image made lies in the world.
+#[track_caller]
+fn assert_nothing_beside(world: &World) {
+    let known = ["app.flatimage", ".app.flatimage.data", "called", "home", "more", "runtime", "tools", "tree"];
+    for entry in fs::read_dir(world.path(".")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(known.contains(&name.as_str()), "{name} is left");
+    }
+}
+
+#[test]
+fn a_debian_that_cannot_be_made_says_why() {
+    let world = debian_host(&[]);
+    build_debian(&world, true, "--debian bash")
+        .fails_naming(&["neither mmdebstrap nor debootstrap", "apt-get install"]);
+    build_debian(&world, true, "--debian -x").run().exits(125).complains_of(&["-x"]);
+    build_debian(&world, true, "--debian 'a b'").run().exits(125).complains_of(&["no name of a package"]);
+    build_debian(&world, true, "--suite x").run().exits(125).complains_of(&["--debian"]);
+    build_debian(&world, true, "").run().exits(125).complains_of(&["SOURCE"]);
+    if !is_root() {
+        let world = debian_host(&[("debootstrap", DEBOOTSTRAP)]);
+        build_debian(&world, false, "--debian bash").fails_naming(&["debootstrap needs root", "mmdebstrap"]);
+    }
+    let failing = "echo doing; echo E: no such package >&2; exit 3";
+    for (tool, script) in [("mmdebstrap", failing.to_owned()), ("debootstrap", format!("{DEBOOTSTRAP} {failing}"))] {
+        let world = debian_host(&[(tool, &script)]);
+        build_debian(&world, true, "--debian bash").fails_naming(&[tool, "exit code 3", "E: no such package"]);
+        assert!(!world.image().exists());
+        assert_nothing_beside(&world);
+    }
+    let world = debian_host(&[("mmdebstrap", "tar -C \"$TREE\" -c . | head -c 100000")]);
+    build_debian(&world, true, "--debian bash").fails_naming(&["cut off"]);
+}
+
+#[test]
+fn an_interrupted_debian_leaves_nothing() {
+    let script = format!("{DEBOOTSTRAP} exec 3<> \"$TREE/../pipe\"; echo made >&3; exec sleep 1000");
+    let world = debian_host(&[("debootstrap", &script)]);
+    nix::unistd::mkfifo(&world.path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let pipe = fs::File::options().read(true).write(true).open(world.path("pipe")).unwrap();
+    let running = build_debian(&world, true, "--debian bash").spawn();
+    harness::process::wait_readable(&pipe, "the tool");
+    running.signal(Signal::SIGTERM);
+    running.wait().dies_of(Signal::SIGTERM);
+    fs::remove_file(world.path("pipe")).unwrap();
+    assert_nothing_beside(&world);
 }

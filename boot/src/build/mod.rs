@@ -1,6 +1,7 @@
 //! `fim build`: an image from a directory, a tar, a container image, a squashfs or another image.
 
 mod config;
+mod debian;
 mod draft;
 mod options;
 
@@ -10,6 +11,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+pub use debian::Debian;
 use draft::Draft;
 pub use options::Variable;
 use options::{block_size, permission, platform, size, variable};
@@ -27,8 +29,11 @@ pub struct Arguments {
     /// A directory, a tar archive (plain, gzip, xz or zstd), a container image (an OCI image layout as a directory or an
     /// archive, or what docker save writes), a squashfs file, an AppImage or an image of fim's own; of several, each
     /// lies on top of those before it
-    #[arg(required = true, value_name = "SOURCE")]
+    #[arg(required_unless_present = "debian", value_name = "SOURCE")]
     pub sources: Vec<PathBuf>,
+    /// A Debian below the sources
+    #[command(flatten)]
+    pub debian: Debian,
     /// The image file to make
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
@@ -86,16 +91,20 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<i32, Failure> {
     let output = &arguments.output;
     refuse_unwanted(arguments)?;
-    let sources = arguments.sources.iter().map(|path| Source::detect(path)).collect::<Result<_, _>>()?;
+    let mut sources = arguments.sources.iter().map(|path| Source::detect(path)).collect::<Result<Vec<_>, _>>()?;
     let program =
         fs::read("/proc/self/exe").map_err(|error| Message::boxed(format!("cannot read this program: {error}")))?;
     // Dropped last, so that a signal finds the draft gone.
     let interrupt = Interrupt::hold()?;
     let draft = Draft::create(output)?;
+    // Dropped when it is packed.
+    let base = arguments.debian.make(output, &interrupt)?;
+    sources.splice(0..0, base.iter().map(|base| base.source.clone()));
     let mut listener = Listener::new(arguments.quiet, &interrupt);
     let opened = open(arguments, sources, &mut listener);
     let written = opened.and_then(|input| write(arguments, input, &program, &draft, &mut listener));
     drop(listener);
+    drop(base);
     let built = written.map_err(|error| explain(error, arguments, &draft))?;
     draft.complete(arguments.force)?;
     drop(interrupt);
