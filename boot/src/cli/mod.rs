@@ -63,6 +63,7 @@ pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i
         }
         "instance" => crate::instance::run(invocation, rest, roles, build),
         "portal" => crate::portal::configure::run(invocation, rest),
+        "cache" => crate::cache::run(rest),
         "version" => version(invocation, rest, build),
         "help" => help_command(rest),
         "inspect" => {

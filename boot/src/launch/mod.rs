@@ -1,5 +1,6 @@
 //! Starting an instance, as numbered steps. `docs/ARCHITECTURE.md` mirrors them.
 
+mod begin;
 pub mod data;
 mod detach;
 pub mod environment;

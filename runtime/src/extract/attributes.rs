@@ -77,13 +77,16 @@ impl Restorer<'_> {
     }
 
     fn attributes(&self, made: &Made<'_>, part: &Part, path: &[u8]) -> Result<(), Error> {
-        let attributes = self.layers.0[part.layer].xattrs(&part.inode).map_err(damaged(part.layer, path))?;
+        let attributes = self.layers.archives[part.layer].xattrs(&part.inode).map_err(damaged(part.layer, path))?;
         for (name, value) in attributes {
-            if is_overlays_own(&name) {
+            let own = is_overlays_own(&name);
+            if own && !self.layers.whiteouts {
                 continue;
             }
+            // Without those of a user, another overlay would show what is hidden; those of root mean nothing to it.
+            let needed = own && name.starts_with(b"user.");
             match set_attribute(made, OsStr::from_bytes(&name), &value) {
-                Err(error) if is_refusal(error.raw_os_error()) => self.omitted.attribute(),
+                Err(error) if !needed && is_refusal(error.raw_os_error()) => self.omitted.attribute(),
                 other => other.map_err(Error::write("set an extended attribute of", self.shown(path)))?,
             }
         }

@@ -113,7 +113,7 @@ impl Worker<'_> {
         let shown = || self.restorer.shown(&job.path);
         // First of all, so that a size that cannot be is refused before any work; what is not written stays a hole.
         job.file.set_len(size).map_err(Error::write("set the size of", shown()))?;
-        let archive = &self.restorer.layers.0[job.part.layer];
+        let archive = &self.restorer.layers.archives[job.part.layer];
         let damaged = || damaged(job.part.layer, &job.path);
         let mut at = 0;
         for index in 0..job.part.inode.block_count() {

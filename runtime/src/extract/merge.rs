@@ -45,13 +45,17 @@ enum Found {
 
 /// The layers, bottom first.
 #[derive(Clone, Copy)]
-pub(crate) struct Layers<'a>(pub &'a [Archive]);
+pub(crate) struct Layers<'a> {
+    pub archives: &'a [Archive],
+    /// Whiteouts are shown as what they are, for another overlay to understand.
+    pub whiteouts: bool,
+}
 
 impl Layers<'_> {
     /// The merged root.
     pub(crate) fn root(&self) -> Result<Vec<Part>, Error> {
         let mut parts = Vec::new();
-        for (layer, archive) in self.0.iter().enumerate().rev() {
+        for (layer, archive) in self.archives.iter().enumerate().rev() {
             let part = self.part(layer, archive.root(), b"")?;
             if !matches!(part.inode.kind, Kind::Directory { .. }) {
                 return Err(contradiction(layer, b"", "the root is no directory"));
@@ -73,7 +77,7 @@ impl Layers<'_> {
             let mut entries = Vec::new();
             let mut sorted = true;
             let mut last = Vec::new();
-            let listed = self.0[layer].read_dir(&part.inode, 0, &mut |entry| {
+            let listed = self.archives[layer].read_dir(&part.inode, 0, &mut |entry| {
                 // A name that stands twice would be created twice.
                 sorted = last < entry.name;
                 last.clone_from(&entry.name);
@@ -126,7 +130,7 @@ impl Layers<'_> {
             _ => {
                 let first = if is_directory {
                     Found::Directory { parts: vec![child], closed: opaque }
-                } else if matches!(child.inode.kind, Kind::CharDevice { rdev: 0 }) {
+                } else if is_whiteout(&child.inode) && !self.whiteouts {
                     Found::Nothing
                 } else {
                     Found::Leaf(child)
@@ -138,14 +142,19 @@ impl Layers<'_> {
     }
 
     fn part(&self, layer: usize, at: InodeRef, path: &[u8]) -> Result<Part, Error> {
-        let inode = self.0[layer].inode(at).map_err(damaged(layer, path))?;
+        let inode = self.archives[layer].inode(at).map_err(damaged(layer, path))?;
         Ok(Part { layer, at, inode })
     }
 
     fn is_opaque(&self, part: &Part, path: &[u8]) -> Result<bool, Error> {
-        let attributes = self.0[part.layer].xattrs(&part.inode).map_err(damaged(part.layer, path))?;
+        let attributes = self.archives[part.layer].xattrs(&part.inode).map_err(damaged(part.layer, path))?;
         Ok(attributes.iter().any(|(name, value)| OPAQUE.contains(&name.as_slice()) && value == b"y"))
     }
+}
+
+/// Whether an inode takes away what lower layers have under its name.
+pub(crate) fn is_whiteout(inode: &Inode) -> bool {
+    matches!(inode.kind, Kind::CharDevice { rdev: 0 })
 }
 
 /// The path of `name` in the directory at `path`; the root's is empty.

@@ -19,7 +19,7 @@ use nix::unistd::{linkat, symlinkat};
 use super::attributes::{Made, Restorer};
 use super::content::Job;
 use super::error::{Error, is_refusal};
-use super::merge::{Node, Part, contradiction, joined};
+use super::merge::{Node, Part, contradiction, is_whiteout, joined};
 use crate::squashfs::{InodeRef, Kind, device_parts};
 
 /// Mode of everything until it is finished.
@@ -124,7 +124,7 @@ impl<'a> Walk<'a> {
                 let (major, minor) = device_parts(*rdev);
                 let device = makedev(major.into(), minor.into());
                 match mknodat(dir, name, kind, PRIVATE, device) {
-                    Err(errno) if is_refusal(Some(errno as i32)) => {
+                    Err(errno) if !is_whiteout(&part.inode) && is_refusal(Some(errno as i32)) => {
                         self.restorer.omitted.device();
                         return Ok(None);
                     }

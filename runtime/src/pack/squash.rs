@@ -20,7 +20,7 @@ pub fn pack(
     options: &Options,
     progress: &mut dyn Progress,
 ) -> Result<Summary, Error> {
-    let merged = Merged { path, layers: Layers(layers), shared: Shared::default() };
+    let merged = Merged { path, layers: Layers { archives: layers, whiteouts: false }, shared: Shared::default() };
     merged.plan()?.pack(&merged, writer, options, progress)
 }
 
@@ -138,7 +138,7 @@ impl Merged<'_> {
     }
 
     fn describe(&self, tree: &mut Tree, id: NodeId, path: &[u8], part: &Part) -> Result<(), Error> {
-        let attributes = self.layers.0[part.layer].xattrs(&part.inode).map_err(damaged(part.layer, path));
+        let attributes = self.layers.archives[part.layer].xattrs(&part.inode).map_err(damaged(part.layer, path));
         let attributes = attributes.map_err(self.failed())?.into_iter().filter(|(name, _)| !is_overlays_own(name));
         tree.set_xattrs(id, attributes.map(|(name, value)| (name.into(), value.into())).collect());
         tree.set_metadata(id, metadata(&part.inode)).map_err(self.unstorable(path))
@@ -160,7 +160,7 @@ impl Contents for Merged<'_> {
     fn peek(&self, part: &Part, _: &Path, offset: u64, len: usize) -> Option<Vec<u8>> {
         let len = usize::try_from(part.size().checked_sub(offset)?).unwrap_or(len).min(len);
         let mut bytes = vec![0; len];
-        self.layers.0[part.layer].read_at(&part.inode, offset, &mut bytes).ok()?;
+        self.layers.archives[part.layer].read_at(&part.inode, offset, &mut bytes).ok()?;
         Some(bytes)
     }
 
@@ -172,7 +172,7 @@ impl Contents for Merged<'_> {
         _: &mut [u8],
         progress: &mut dyn Progress,
     ) -> Result<(), Error> {
-        let archive = &self.layers.0[part.layer];
+        let archive = &self.layers.archives[part.layer];
         let damaged = |error| self.failed()(damaged(part.layer, path.as_os_str().as_bytes())(error));
         for index in 0..part.inode.block_count() {
             if progress.stopped() {
