@@ -91,6 +91,36 @@ fn an_image_runs_and_its_layers_are_extracted_once() {
 }
 
 #[test]
+fn owners_are_those_that_a_mounted_image_has() {
+    let world = World::empty();
+    let script = r#"
+        python3 -c 'import tarfile
+t = tarfile.open("owned.tar", "w")
+for name, kind, uid in [("dir", tarfile.DIRTYPE, 7), ("dir/file", tarfile.REGTYPE, 12345), ("root", tarfile.REGTYPE, 0)]:
+    i = tarfile.TarInfo(name)
+    i.type, i.uid, i.gid, i.mode = kind, uid, uid, 0o755
+    t.addfile(i)
+t.close()'
+    "#;
+    world.host_sh(script).run().succeeds();
+    let tree = world.path("tree");
+    fs::create_dir(&tree).unwrap();
+    world::small_tree(&tree);
+    let build = TestCommand::new(FIM).arg("build").args([&tree, &world.path("owned.tar")]).arg("-o").arg(world.image());
+    world.equip(build).args(["--level", "1", "-q"]).run().succeeds().quietly();
+    // Root of the host knows every user, anybody else but one.
+    let look = "stat -c '%u %g %a' /dir /dir/file /root";
+    let mounted = world.root_sh(look).prints();
+    world.assert_nothing_left();
+    let found = without_fuse(&world, "exec $IMAGE fim-root sh -c \"$LOOK\"").env("LOOK", look).run().succeeds().text();
+    assert_eq!(found, mounted);
+    let noted = "cd cache/fim; for name in dir dir/file root; do \
+                 python3 -c 'import os, sys; print(os.getxattr(sys.argv[1], \"user.fim.owner\"))' */$name 2>/dev/null || echo none; done";
+    let expected = if is_root() { "none\nnone\nnone" } else { "b'7:7'\nb'12345:12345'\nnone" };
+    assert_eq!(world.host_sh(noted).run().text(), expected);
+}
+
+#[test]
 fn a_closed_device_is_named_with_its_mode() {
     let world = World::new();
     // A mount without devices refuses root too, as a mode refuses others.

@@ -23,6 +23,8 @@ use crate::squashfs::Archive;
 
 /// The variable that names another place.
 const VARIABLE: &str = "XDG_CACHE_HOME";
+/// Ends the name of a layer whose files are all the user's.
+const OWN: &str = "-own";
 const PART: &str = "part";
 const LOCK: &str = "lock";
 
@@ -44,29 +46,33 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error 
 
 /// The name of a layer in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key(String);
+pub struct Key {
+    name: String,
+    own: bool,
+}
 
 impl Key {
     /// The layer with this digest; `own` when all its files are the user's.
     #[must_use]
     pub fn new(digest: Digest, own: bool) -> Self {
-        Self(format!("{digest}{}", if own { "-own" } else { "" }))
+        Self { name: format!("{digest}{}", if own { OWN } else { "" }), own }
     }
 
     fn parse(name: &str) -> Option<Self> {
-        let digits = name.strip_suffix("-own").unwrap_or(name);
+        let own = name.ends_with(OWN);
+        let digits = name.strip_suffix(OWN).unwrap_or(name);
         let hex = digits.len() == 64 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        hex.then(|| Self(name.to_owned()))
+        hex.then(|| Self { name: name.to_owned(), own })
     }
 
     fn with(&self, ending: &str) -> String {
-        format!("{}.{ending}", self.0)
+        format!("{}.{ending}", self.name)
     }
 }
 
 impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.name)
     }
 }
 
@@ -139,7 +145,7 @@ impl Cache {
     /// # Errors
     /// When the lock cannot be opened.
     pub fn obtain(&self, key: &Key) -> Result<Obtained, Error> {
-        let (tree, name) = (self.path.join(&key.0), key.with(LOCK));
+        let (tree, name) = (self.path.join(&key.name), key.with(LOCK));
         loop {
             let lock = lock::share(&self.path, &name)?;
             // Whoever clears the cache takes the lock's name away.
@@ -162,10 +168,10 @@ impl Cache {
     /// When the layer is damaged, the file system refuses, or `progress` wants no more; nothing of it is left then.
     pub fn fill(&self, vacant: Vacant, layer: &Archive, progress: &mut dyn Progress) -> Result<Extracted, Error> {
         let Vacant { key, mut lock } = vacant;
-        let (tree, part) = (self.path.join(&key.0), self.path.join(key.with(PART)));
+        let (tree, part) = (self.path.join(&key.name), self.path.join(key.with(PART)));
         // Of a process that was killed.
         remove_tree(&part)?;
-        extract_layer(layer, &part, progress)?;
+        extract_layer(layer, &part, key.own, progress)?;
         if let Err(error) = self.name(&part, &tree) {
             remove_tree(&part)?;
             return Err(error);
@@ -189,7 +195,7 @@ impl Cache {
     pub fn entries(&self) -> Result<Vec<Entry>, Error> {
         let mut entries = Vec::new();
         for key in self.keys()? {
-            let (tree, part) = (self.path.join(&key.0), self.path.join(key.with(PART)));
+            let (tree, part) = (self.path.join(&key.name), self.path.join(key.with(PART)));
             // Opening the lock would make it; what has none is used by nobody.
             let locked = self.path.join(key.with(LOCK)).exists();
             let in_use = locked && lock::attempt(&self.path, &key.with(LOCK))?.is_err();
@@ -208,7 +214,7 @@ impl Cache {
         for entry in self.entries()? {
             match lock::attempt(&self.path, &entry.key.with(LOCK))? {
                 Ok(held) if held.is_current() => {
-                    let (tree, part) = (self.path.join(&entry.key.0), self.path.join(entry.key.with(PART)));
+                    let (tree, part) = (self.path.join(&entry.key.name), self.path.join(entry.key.with(PART)));
                     remove_tree(&part)?;
                     // Half removed, it must not look usable.
                     if is_directory(&tree) {
@@ -231,7 +237,7 @@ impl Cache {
             let stem = name.to_str().map(|name| name.split('.').next().unwrap_or_default());
             keys.extend(stem.and_then(Key::parse));
         }
-        keys.sort_by(|a, b| a.0.cmp(&b.0));
+        keys.sort_by(|a, b| a.name.cmp(&b.name));
         keys.dedup();
         Ok(keys)
     }
