@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use harness::process::wait_readable;
-use harness::{FIM, TestCommand, World, is_root, need, world};
+use harness::{FIM, Terminal, TestCommand, World, is_root, need, world};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::Signal;
 
@@ -229,6 +229,20 @@ fn an_extraction_that_is_interrupted_leaves_nothing() {
     running.wait().dies_of(Signal::SIGINT);
     nothing_is_cached(&world);
     world.assert_nothing_left();
+}
+
+#[test]
+fn a_terminal_shows_how_far_it_is() {
+    let world = large();
+    world::script(&world.path("without"), WITHOUT_FUSE);
+    let mut terminal = Terminal::open(&world);
+    let ids = if is_root() { "" } else { "-r " };
+    terminal.enter(&format!("unshare {ids}-m bash ./without $IMAGE fim-exec cat /etc/release"));
+    terminal.expect("once");
+    terminal.expect(" MiB/");
+    terminal.expect("files");
+    terminal.expect("small");
+    terminal.prompt();
 }
 
 #[test]
