@@ -239,28 +239,6 @@ fn a_newer_configuration_is_refused_by_name() {
 }
 
 #[test]
-fn without_dev_fuse_the_message_names_it() {
-    let world = World::new();
-    // A node that does not work: anything but a FUSE device at that place.
-    let script = "mount -t tmpfs none /dev && mkdir /dev/x && mknod /dev/null c 1 3 2>/dev/null || : > /dev/null; \
-                  exec \"$IMAGE\" fim-exec true 2>/proc/self/fd/1";
-    let outcome = world.in_namespace(script).run();
-    assert_eq!(outcome.status.code(), Some(125), "{outcome:?}");
-    assert!(outcome.text().contains("fim: cannot mount the image: /dev/fuse: No such file"), "{outcome:?}");
-    assert!(outcome.text().contains("modprobe fuse"), "{outcome:?}");
-}
-
-#[test]
-fn a_closed_dev_fuse_is_named_with_its_mode() {
-    let world = World::new();
-    // A mount without devices refuses root too, as a mode refuses others.
-    let script = "mount --bind /dev/fuse /dev/fuse && mount -o remount,bind,nodev /dev/fuse && \
-                  exec \"$IMAGE\" fim-exec true";
-    let outcome = world.in_namespace(script).run().exits(125);
-    outcome.complains_of(&["fim: cannot mount the image: /dev/fuse: permission denied (its mode is", "chmod 0666"]);
-}
-
-#[test]
 fn forbidden_user_namespaces_are_named_with_the_remedy() {
     let world = World::new();
     // The limit is one of the namespace in which it is set.

@@ -97,6 +97,28 @@ fn the_startup_set_is_stored_as_it_is() {
 }
 
 #[test]
+fn a_tar_in_any_order_gives_the_image_of_its_directory() {
+    let work = work();
+    assert!(build(&work, "directory", &["--name", "app"]).status.success());
+    let order = ["text", "noise", "bin/sh", "bin/interpreter"];
+    for (source, sorted) in [("sorted.tar", true), ("unsorted.tar", false)] {
+        let mut command = Command::new("tar");
+        command.args(["-C", "source", "-cf", source]).current_dir(work.path());
+        if sorted {
+            command.args(["--sort=name", "."]);
+        } else {
+            command.args(["--no-recursion", ".", "bin"]).args(order);
+        }
+        assert!(command.status().expect("these tests need the package tar").success());
+        let mut command = Command::new(FIM);
+        command.args(["build", source, "--level", "1", "-o", "tar", "--force", "--name", "app"]);
+        assert!(command.current_dir(work.path()).output().unwrap().status.success());
+        let (directory, tar) = (work.path().join("directory"), work.path().join("tar"));
+        assert!(fs::read(directory).unwrap() == fs::read(tar).unwrap(), "{source}");
+    }
+}
+
+#[test]
 fn wrong_options_change_nothing_and_say_what_is_right() {
     let work = work();
     let cases: [(&[&str], &str); 9] = [

@@ -137,8 +137,8 @@ fn layers_are_merged() {
     fs::write(upper.join("hard"), "covered").unwrap();
     let layer = work.path().join("layer");
     let out = File::options().read(true).write(true).create_new(true).open(&layer).unwrap();
-    let source = runtime::pack::Source::detect(&upper).unwrap();
-    runtime::pack::pack(&source, &out, 0, &runtime::pack::Options::default(), &mut ()).unwrap();
+    let packing = runtime::pack::Options::default();
+    runtime::pack::Layer::directory(upper).pack(&out, 0, &packing, &mut ()).unwrap();
     let facts = runtime::image::LayerFacts { kind: runtime::image::LayerKind::Squashfs, inodes: 4, unpacked: 10 };
     let mut data = File::open(&layer).unwrap();
     runtime::image::append_layer(&work.path().join("app"), &mut data, facts).unwrap();

@@ -39,6 +39,13 @@ impl Interrupt {
         let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
+
+    /// Waits until one of the signals comes or `other` is readable; whether a signal has come.
+    pub(crate) fn comes_before(&self, other: &impl AsFd) -> bool {
+        let mut fds = [self.fd.as_fd(), other.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        while let Err(nix::errno::Errno::EINTR) = poll(&mut fds, PollTimeout::NONE) {}
+        self.is_pending()
+    }
 }
 
 impl Drop for Interrupt {

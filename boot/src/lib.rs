@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod build;
+mod cache;
 pub mod cli;
 pub mod extract;
 pub mod inspect;

@@ -48,6 +48,15 @@ impl FileRange {
     }
 }
 
+impl FileRange {
+    /// The `len` bytes that begin at `offset` of this range; fewer where the range ends before.
+    #[must_use]
+    pub fn part(&self, offset: u64, len: u64) -> Self {
+        let offset = offset.min(self.len);
+        Self { file: Arc::clone(&self.file), offset: self.offset + offset, len: len.min(self.len - offset) }
+    }
+}
+
 impl ByteSource for FileRange {
     fn len(&self) -> u64 {
         self.len

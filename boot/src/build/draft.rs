@@ -30,7 +30,7 @@ pub(super) struct Draft {
 impl Draft {
     /// Begins the draft of `output`.
     pub(super) fn create(output: &Path) -> Result<Self, Failure> {
-        let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = parent(output);
         let nameless =
             File::options().read(true).write(true).custom_flags(nix::libc::O_TMPFILE).mode(0o600).open(parent);
         match nameless {
@@ -53,6 +53,12 @@ impl Draft {
         let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(|error| refused(parent, &error))?;
         Ok(Self { file, output: output.to_owned(), path, named: true })
+    }
+
+    /// A file beside `output` that never gets a name: room for what is needed in between.
+    pub(super) fn scratch(output: &Path) -> Result<File, Failure> {
+        let draft = Self::create(output)?;
+        draft.file.try_clone().map_err(|error| refused(parent(output), &error))
     }
 
     /// Gives the complete file its name. With `replace`, what has the name gives way in one step.
@@ -95,6 +101,11 @@ impl Drop for Draft {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// The directory of `output`.
+fn parent(output: &Path) -> &Path {
+    output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// `.NAME.PID.part` beside the output.

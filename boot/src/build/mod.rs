@@ -1,5 +1,7 @@
-//! `fim build`: an image from a directory, a tar or a squashfs.
+//! `fim build`: an image from a directory, a tar, a container image, a squashfs or another image.
 
+mod config;
+mod debian;
 mod draft;
 mod options;
 
@@ -9,29 +11,36 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+pub use debian::Debian;
 use draft::Draft;
 pub use options::Variable;
-use options::{block_size, permission, variable, words};
-use runtime::image::{Boot, Config, ImageWriter, LayerFacts, LayerKind, Permission, WriterOptions};
-use runtime::pack::{self, Epoch, Source, Startup};
+use options::{block_size, permission, platform, size, variable};
+use runtime::image::{ImageWriter, LayerFacts, Permission, WriterOptions};
+use runtime::mount_server::MAX_LAYERS;
+use runtime::pack::{self, Choice, Epoch, Input, Intake, Platform, Source};
 
 use crate::interrupt::Interrupt;
-use crate::launch::environment;
 use crate::progress::Listener;
 use crate::{Failure, Message};
 
 /// What to build.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// A directory, a tar archive (plain, gzip, xz or zstd) or a squashfs file
-    pub source: PathBuf,
+    /// A directory, a tar archive (plain, gzip, xz or zstd), a container image (an OCI image layout as a directory or an
+    /// archive, or what docker save writes), a squashfs file, an AppImage or an image of fim's own; of several, each
+    /// lies on top of those before it
+    #[arg(required_unless_present = "debian", value_name = "SOURCE")]
+    pub sources: Vec<PathBuf>,
+    /// A Debian below the sources
+    #[command(flatten)]
+    pub debian: Debian,
     /// The image file to make
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// Name of the application [default: the output's name without its ending]
     #[arg(long)]
     pub name: Option<String>,
-    /// Boot command, split at blanks; use --boot-arg for arguments that hold some
+    /// Boot command, split at blanks; use --boot-arg for arguments that hold some [default: the source's own]
     #[arg(long, value_name = "COMMAND")]
     pub boot: Option<OsString>,
     /// One more argument of the boot command
@@ -52,7 +61,19 @@ pub struct Arguments {
     /// A variable of the guest's environment; may be given again
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable())]
     pub env: Vec<Variable>,
-    /// Compress what a start reads first (found in directories only) like everything else
+    /// Of a source with several images, the one with this name
+    #[arg(long, value_name = "NAME")]
+    pub tag: Option<String>,
+    /// Of a source with several images, the one for this platform [default: this program's]
+    #[arg(long, value_name = "OS/ARCH", value_parser = platform)]
+    pub platform: Option<Platform>,
+    /// Bytes that a compressed source may unpack to, with K, M, G or T [default: 200 times its size, at least 1G]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_unpacked: Option<u64>,
+    /// Merge all layers into one
+    #[arg(long)]
+    pub squash: bool,
+    /// Compress what a start reads first like everything else
     #[arg(long)]
     pub no_startup_set: bool,
     /// Replace the output if it exists
@@ -70,17 +91,28 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<i32, Failure> {
     let output = &arguments.output;
     refuse_unwanted(arguments)?;
-    let source = Source::detect(&arguments.source)?;
+    let mut sources = arguments.sources.iter().map(|path| Source::detect(path)).collect::<Result<Vec<_>, _>>()?;
     let program =
         fs::read("/proc/self/exe").map_err(|error| Message::boxed(format!("cannot read this program: {error}")))?;
     // Dropped last, so that a signal finds the draft gone.
     let interrupt = Interrupt::hold()?;
     let draft = Draft::create(output)?;
-    let written = write(arguments, &source, &program, &draft, &interrupt);
+    // Dropped when it is packed.
+    let base = arguments.debian.make(output, &interrupt)?;
+    sources.splice(0..0, base.iter().map(|base| base.source.clone()));
+    let mut listener = Listener::new(arguments.quiet, &interrupt);
+    let opened = open(arguments, sources, &mut listener);
+    let written = opened.and_then(|input| write(arguments, input, &program, &draft, &mut listener));
+    drop(listener);
+    drop(base);
     let built = written.map_err(|error| explain(error, arguments, &draft))?;
     draft.complete(arguments.force)?;
     drop(interrupt);
-    if built.shell == Some(false) && arguments.boot.is_none() && arguments.boot_arg.is_empty() {
+    if !built.unkept.is_empty() && !arguments.quiet {
+        let sources: Vec<String> = arguments.sources.iter().map(|path| path.display().to_string()).collect();
+        crate::report(&format!("note: of {}, an image does not keep {}", sources.join(" "), built.unkept));
+    }
+    if built.shell == Some(false) && !built.boots {
         crate::report(&format!(
             "warning: {} has neither a shell (/bin/bash, /bin/sh) nor a boot command; it starts with \
              `fim-exec PROGRAM` only: give --boot",
@@ -99,9 +131,15 @@ fn explain(error: Failure, arguments: &Arguments, draft: &Draft) -> Failure {
         return error;
     }
     let written = draft.file.metadata().map_or(0, |metadata| metadata.len());
-    let needed = fs::metadata(&arguments.source).ok().filter(fs::Metadata::is_file);
     // How far a directory or a tar gets smaller is not known before; a squashfs is copied as it is.
-    let needed = needed.map_or_else(String::new, |metadata| format!("; the source has {} bytes", metadata.len()));
+    let sizes: Option<Vec<u64>> = arguments
+        .sources
+        .iter()
+        .map(|path| fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|metadata| metadata.len()))
+        .collect();
+    let needed = sizes.map_or_else(String::new, |sizes| {
+        format!("; the source has {} bytes", sizes.iter().fold(0, |sum: u64, size| sum.saturating_add(*size)))
+    });
     Message::boxed(format!(
         "cannot write {}: the file system is full or over quota after {written} bytes{needed}; free some space or \
          choose another --output; nothing was left",
@@ -136,14 +174,46 @@ fn refuse_unwanted(arguments: &Arguments) -> Result<(), Failure> {
         let shown = output.display();
         Message::boxed(format!("cannot create {shown}: {error}; the output's directory must exist and be writable"))
     };
-    if arguments.source.is_dir() && pack::contains(&arguments.source, output).map_err(unfound)? {
-        return Err(Message::boxed(format!(
-            "the output {} lies inside the source {}; it would pack itself: choose a place outside",
-            output.display(),
-            arguments.source.display()
-        )));
+    for source in arguments.sources.iter().filter(|source| source.is_dir()) {
+        if pack::contains(source, output).map_err(unfound)? {
+            return Err(Message::boxed(format!(
+                "the output {} lies inside the source {}; it would pack itself: choose a place outside",
+                output.display(),
+                source.display()
+            )));
+        }
     }
     Ok(())
+}
+
+/// Looks into the sources and stacks them.
+fn open(arguments: &Arguments, sources: Vec<Source>, listener: &mut Listener<'_>) -> Result<Input, Failure> {
+    let mut stack: Option<Input> = None;
+    for source in sources {
+        let scratch = Draft::scratch(&arguments.output)?;
+        let intake = Intake { scratch, limit: arguments.max_unpacked, choice: choice(arguments) };
+        let input = source.open(intake, listener)?;
+        match &mut stack {
+            Some(stack) => stack.stack(input),
+            None => stack = Some(input),
+        }
+    }
+    let mut input = stack.ok_or_else(|| Message::boxed("there is no source to build from"))?;
+    if arguments.squash {
+        input.squash()?;
+    }
+    if input.layers.len() > MAX_LAYERS {
+        return Err(Message::boxed(format!(
+            "the image would have {} layers, and {MAX_LAYERS} can be mounted; give --squash to merge them",
+            input.layers.len()
+        )));
+    }
+    Ok(input)
+}
+
+fn choice(arguments: &Arguments) -> Choice {
+    let default = Choice::default();
+    Choice { name: arguments.tag.clone(), platform: arguments.platform.clone().unwrap_or(default.platform) }
 }
 
 /// What came out.
@@ -151,14 +221,18 @@ struct Built {
     /// The result in one line.
     line: String,
     shell: Option<bool>,
+    /// Whether there is a boot command.
+    boots: bool,
+    /// What of the source is not in the image.
+    unkept: String,
 }
 
 fn write(
     arguments: &Arguments,
-    source: &Source,
+    input: Input,
     program: &[u8],
     draft: &Draft,
-    interrupt: &Interrupt,
+    listener: &mut Listener<'_>,
 ) -> Result<Built, Failure> {
     let epoch = Epoch::from_environment()?;
     let created = match epoch {
@@ -167,53 +241,34 @@ fn write(
     };
     let options = WriterOptions { created, ..WriterOptions::default() };
     let mut writer = ImageWriter::create(draft.file.try_clone()?, &arguments.output, program, options)?;
-    let config = config(arguments);
+    let config = config::config(arguments, input.config);
     let mut packing = pack::Options { epoch, ..pack::Options::default() };
     packing.squashfs.block_size = arguments.block_size;
     packing.squashfs.level = arguments.level;
     if let Some(threads) = arguments.threads {
         packing.squashfs.threads = threads;
     }
-    packing.startup = (!arguments.no_startup_set).then(|| startup(&config));
-    let mut listener = Listener::new(arguments.quiet, interrupt);
-    let packed = pack::pack(source, writer.file(), writer.layer_offset(), &packing, &mut listener)?;
-    drop(listener);
-    let facts = LayerFacts {
-        kind: LayerKind::Squashfs,
-        unpacked: packed.unpacked_bytes.unwrap_or_default(),
-        inodes: u64::from(packed.inodes),
-    };
-    writer.seal_layer(packed.bytes_padded, facts)?;
+    packing.startup = (!arguments.no_startup_set).then(|| config::startup(&config));
+    let (mut inodes, mut unpacked, mut shell) = (0, Some(0), Some(false));
+    for layer in input.layers {
+        let kind = layer.kind();
+        let packed = layer.pack(writer.file(), writer.layer_offset(), &packing, listener)?;
+        let facts = LayerFacts { kind, unpacked: packed.unpacked_bytes.unwrap_or_default(), inodes: packed.inodes };
+        writer.seal_layer(packed.bytes_padded, facts)?;
+        inodes += facts.inodes;
+        unpacked = unpacked.zip(packed.unpacked_bytes).map(|(sum, bytes)| sum + bytes);
+        // One layer that has a shell is enough, and one of which it is not known may have it.
+        shell = match (shell, packed.shell) {
+            (Some(true), _) | (_, Some(true)) => Some(true),
+            (Some(false), packed) => packed,
+            (None, _) => None,
+        };
+    }
+    let boots = config.boot.is_some();
     writer.finish(config)?;
     let size = draft.file.metadata()?.len();
-    let content = packed.unpacked_bytes.map_or_else(String::new, |bytes| format!(" with {bytes} bytes"));
-    let line = format!("{}: {} inodes{content} packed into {size}\n", arguments.output.display(), packed.inodes);
-    Ok(Built { line, shell: packed.shell })
-}
-
-/// What the image starts with, looked up where a guest looks.
-fn startup(config: &Config) -> Startup {
-    let own = config.env.iter().find(|(name, _)| name == b"PATH").map(|(_, value)| value.clone());
-    let path = own.unwrap_or_else(|| environment::PATH.into());
-    Startup {
-        command: config.boot.as_ref().map(|boot| boot.program.clone()),
-        path: path.split(|byte| *byte == b':').map(<[u8]>::to_vec).collect(),
-    }
-}
-
-fn config(arguments: &Arguments) -> Config {
-    let stem = arguments.output.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let mut config = Config { name: arguments.name.clone().unwrap_or(stem), ..Config::default() };
-    let boot = words(arguments.boot.as_ref(), &arguments.boot_arg);
-    if let Some((program, args)) = boot.split_first() {
-        config.boot = Some(Boot { program: program.clone(), args: args.to_vec() });
-    }
-    for permission in &arguments.perms {
-        config.permissions.insert(*permission);
-    }
-    for Variable { name, value } in &arguments.env {
-        config.env.retain(|(stored, _)| stored != name);
-        config.env.push((name.clone(), value.clone()));
-    }
-    config
+    let content = unpacked.map_or_else(String::new, |bytes| format!(" with {bytes} bytes"));
+    let line = format!("{}: {inodes} inodes{content} packed into {size}\n", arguments.output.display());
+    let unkept: Vec<String> = input.unkept.iter().map(ToString::to_string).collect();
+    Ok(Built { line, shell, boots, unkept: unkept.join("; ") })
 }

@@ -5,6 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use runtime::image::{NamedBit, Permission};
+use runtime::pack::Platform;
 
 /// One variable of the environment; the value need not be text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,19 +14,26 @@ pub struct Variable {
     pub(super) value: Vec<u8>,
 }
 
+/// A size in bytes, with K, M, G or T.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let units = [(['K', 'k'], 10), (['M', 'm'], 20), (['G', 'g'], 30), (['T', 't'], 40)];
+    let unit = units.iter().find_map(|(letters, shift)| Some((text.strip_suffix(letters)?, *shift)));
+    let (digits, shift) = unit.unwrap_or((text, 0));
+    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    bytes.ok_or_else(|| "a number of bytes is needed, with K, M, G or T for units of 1024".to_owned())
+}
+
 /// A block size in bytes, with K or M.
 pub(super) fn block_size(text: &str) -> Result<u32, String> {
-    let (digits, unit) = match text.strip_suffix(['K', 'k']) {
-        Some(digits) => (digits, 1024),
-        None => match text.strip_suffix(['M', 'm']) {
-            Some(digits) => (digits, 1024 * 1024),
-            None => (text, 1),
-        },
-    };
-    let bytes = digits.parse::<u32>().ok().and_then(|number| number.checked_mul(unit));
+    let bytes = size(text).ok().and_then(|bytes| u32::try_from(bytes).ok());
     bytes
         .filter(|bytes| bytes.is_power_of_two() && (4096..=1_048_576).contains(bytes))
         .ok_or_else(|| "a power of two from 4K to 1M is needed".to_owned())
+}
+
+/// A platform: `OS/ARCHITECTURE[/VARIANT]`.
+pub(super) fn platform(text: &str) -> Result<Platform, String> {
+    Platform::parse(text).ok_or_else(|| "OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT is needed".to_owned())
 }
 
 /// A permission by its name.
@@ -68,6 +76,17 @@ mod tests {
         }
         for text in ["", "K", "5K", "2K", "2M", "-4K", "4096M", "4294967297", "0"] {
             assert!(block_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in [("0", 0), ("12", 12), ("3k", 3 << 10), ("2M", 2 << 20), ("5G", 5 << 30), ("1T", 1 << 40)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "G", "-1", "1.5G", "1P", "99999999999T"] {
+            assert!(size(text).is_err(), "{text}");
         }
     }
 

@@ -18,8 +18,8 @@ pub(super) struct Tool {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make an image from a directory, a tar archive or a squashfs
-    Build(build::Arguments),
+    /// Make an image from a directory, an archive, a container image or another image
+    Build(Box<build::Arguments>),
     /// Unpack the merged layers of an image into a directory
     Extract(extract::Arguments),
     /// Print what an image holds, without running it

@@ -1,6 +1,7 @@
 //! Starting an instance, as numbered steps. `docs/ARCHITECTURE.md` mirrors them.
 
 mod announce;
+mod begin;
 pub mod binds;
 mod bus;
 pub mod data;

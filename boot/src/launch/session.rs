@@ -6,22 +6,21 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use runtime::host;
-use runtime::mount_server::{self, Layer, Request};
+use runtime::mount_server;
 use runtime::portal;
 use runtime::session::record::Record;
 use runtime::session::registry::{Instance, Kind, Registry};
 use runtime::session::{directory, lock, pipe};
-use runtime::source::ByteSource;
 use runtime::sys::{memfd, process};
 use runtime::wire::Ring;
 
+use super::begin::Beginning;
 use super::detach::{Detached, Report};
-use super::facts::{Caller, Facts};
+use super::facts::Facts;
 use super::plan::LaunchPlan;
 use super::rung::{self, Rung};
 use crate::{Failure, Invocation, Message, Roles};
@@ -57,7 +56,7 @@ impl Drop for Fresh {
 
 /// How far the mount server is.
 #[derive(Debug)]
-enum Server {
+pub(super) enum Server {
     /// It serves; the write end of its liveness pipe.
     Live(File),
     /// It is mounting.
@@ -85,10 +84,13 @@ pub fn enter(invocation: &Invocation, plan: &LaunchPlan, data: &Path, facts: &Fa
         match lock::attempt(data, lock::SESSION)? {
             Ok(held) => {
                 let rung = rung::settle(data, facts, root, false)?;
+                // Goes last when this fails, so that a signal finds everything cleaned up.
+                let mut interrupt = None;
                 let directory = fresh_directory(invocation, data, facts, &starting)?;
                 let fresh = Some(Fresh(Registry::new(&directory)));
-                let (server, server_state, pid) =
-                    begin(invocation, plan, data, &directory, held, (&rung, &facts.caller))?;
+                let caller = &facts.caller;
+                let beginning = Beginning { invocation, plan, data, directory: &directory, caller, rung: &rung };
+                let (server, server_state, pid) = beginning.begin(held, &mut interrupt)?;
                 let (data, children) = (data.to_owned(), vec![pid]);
                 return Ok(Joined { directory, server, rung, data, server_state, fresh, starting, children });
             }
@@ -150,45 +152,6 @@ fn make(path: &Path) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
-}
-
-/// Starts a mount server and waits until it has made the session's namespaces.
-fn begin(
-    invocation: &Invocation,
-    plan: &LaunchPlan,
-    data: &Path,
-    directory: &Path,
-    held: lock::Held,
-    (rung, caller): (&Rung, &Caller),
-) -> Result<(OwnedFd, Server, Pid), Failure> {
-    use std::os::fd::AsRawFd;
-    let image = &invocation.image;
-    let mut layers = Vec::new();
-    log::debug!("Overlay type: {}", image.config.overlay.name());
-    for index in image.root_layers() {
-        let source: Arc<dyn ByteSource> = Arc::new(image.layer_source(index)?);
-        let name = format!("layer {index} of {}", invocation.path.display());
-        log::debug!(
-            "Mounting layer from '{}' with offset '{}'",
-            invocation.path.display(),
-            image.config.layers[index].offset
-        );
-        log::debug!("Overlay layer '{index}'");
-        layers.push(Layer { name, source, descriptor: image.file.as_raw_fd() });
-    }
-    let ids = rung.session(caller);
-    let mut starting = mount_server::start(Request {
-        layers,
-        directory: directory.to_owned(),
-        data: data.to_owned(),
-        ids: ids.clone(),
-        lock: held,
-        image: image.superblock.uuid.0,
-        shape: plan.shape.clone(),
-    })?;
-    let (pid, server) = (starting.pid(), process::pidfd_open(starting.pid())?);
-    starting.namespaces(&ids, rung.helpers(caller).as_ref()).map_err(Message::boxed)?;
-    Ok((server, Server::Starting(starting), pid))
 }
 
 /// A write end of the session's liveness pipe; `None` when no mount server reads it.

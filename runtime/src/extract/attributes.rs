@@ -15,6 +15,7 @@ use xattr::FileExt;
 
 use super::error::{Counters, Error, is_refusal};
 use super::merge::{Layers, Part, as_path, damaged};
+use crate::fuse::OWNER_XATTR;
 use crate::squashfs::{FileKind, Inode};
 
 /// The part of a mode that lends rights.
@@ -22,6 +23,11 @@ const SET_ID: u16 = 0o6000;
 
 /// What overlayfs noted for itself; merging has used it up.
 const OVERLAY: [&[u8]; 2] = [b"user.overlay.", b"trusted.overlay."];
+
+/// Whether an attribute is one that overlayfs noted for itself.
+pub(crate) fn is_overlays_own(name: &[u8]) -> bool {
+    OVERLAY.iter().any(|prefix| name.starts_with(prefix))
+}
 
 /// Something that was just created.
 pub(super) enum Made<'a> {
@@ -37,6 +43,8 @@ pub(super) struct Restorer<'a> {
     pub omitted: &'a Counters,
     /// Directory that is extracted to, for messages.
     pub into: &'a Path,
+    /// Every file is to be the caller's. Its owner is noted in an attribute, as in a mounted image with one user.
+    pub own: bool,
 }
 
 impl Restorer<'_> {
@@ -56,6 +64,9 @@ impl Restorer<'_> {
     }
 
     fn owner(&self, made: &Made<'_>, inode: &Inode, path: &[u8]) -> Result<bool, Error> {
+        if self.own {
+            return Ok(false);
+        }
         let (uid, gid) = (Some(Uid::from_raw(inode.uid)), Some(Gid::from_raw(inode.gid)));
         let changed = match made {
             Made::Open(file) => fchown(file, uid, gid),
@@ -72,13 +83,22 @@ impl Restorer<'_> {
     }
 
     fn attributes(&self, made: &Made<'_>, part: &Part, path: &[u8]) -> Result<(), Error> {
-        let attributes = self.layers.0[part.layer].xattrs(&part.inode).map_err(damaged(part.layer, path))?;
+        let inode = &part.inode;
+        let mut attributes = self.layers.archives[part.layer].xattrs(inode).map_err(damaged(part.layer, path))?;
+        let carries_user = matches!(inode.kind.file_kind(), FileKind::File | FileKind::Directory);
+        if self.own && carries_user && (inode.uid, inode.gid) != (0, 0) {
+            attributes.retain(|(name, _)| name != OWNER_XATTR.as_bytes());
+            attributes.push((OWNER_XATTR.into(), format!("{}:{}", inode.uid, inode.gid).into()));
+        }
         for (name, value) in attributes {
-            if OVERLAY.iter().any(|prefix| name.starts_with(prefix)) {
+            let own = is_overlays_own(&name);
+            if own && !self.layers.whiteouts {
                 continue;
             }
+            // Without those of a user, another overlay would show what is hidden; those of root mean nothing to it.
+            let needed = own && name.starts_with(b"user.");
             match set_attribute(made, OsStr::from_bytes(&name), &value) {
-                Err(error) if is_refusal(error.raw_os_error()) => self.omitted.attribute(),
+                Err(error) if !needed && is_refusal(error.raw_os_error()) => self.omitted.attribute(),
                 other => other.map_err(Error::write("set an extended attribute of", self.shown(path)))?,
             }
         }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::attributes::{Made, Restorer};
 use super::error::Error;
 use super::merge::{Part, contradiction, damaged};
-use crate::squashfs::{Block, Kind, Stored};
+use crate::squashfs::{self, Archive, Block, Kind, Stored};
 
 /// Blocks that several files share and that are kept: up to 16 MiB.
 const KEPT: usize = 16;
@@ -34,9 +34,33 @@ type Key = (usize, Stored);
 
 /// The blocks shared by small files, latest last.
 #[derive(Default)]
-pub(super) struct Shared(Mutex<VecDeque<(Key, Arc<Vec<u8>>)>>);
+pub(crate) struct Shared(Mutex<VecDeque<(Key, Arc<Vec<u8>>)>>);
 
 impl Shared {
+    /// A block of `archive`, the layer of this number, of which a file needs `len` bytes.
+    ///
+    /// # Errors
+    /// When it cannot be read or unpacked.
+    pub(crate) fn load(
+        &self,
+        layer: usize,
+        archive: &Archive,
+        stored: Stored,
+        len: usize,
+    ) -> Result<Arc<Vec<u8>>, squashfs::Error> {
+        let key = (layer, stored);
+        // Only a block that is larger than the file's part of it can be shared.
+        let shared = len < stored.unpacked as usize;
+        if let Some(bytes) = self.find(&key).filter(|_| shared) {
+            return Ok(bytes);
+        }
+        let bytes = Arc::new(archive.load(stored)?);
+        if shared {
+            self.keep(key, &bytes);
+        }
+        Ok(bytes)
+    }
+
     fn find(&self, key: &Key) -> Option<Arc<Vec<u8>>> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.iter().find(|(known, _)| known == key).map(|(_, bytes)| Arc::clone(bytes))
@@ -89,7 +113,7 @@ impl Worker<'_> {
         let shown = || self.restorer.shown(&job.path);
         // First of all, so that a size that cannot be is refused before any work; what is not written stays a hole.
         job.file.set_len(size).map_err(Error::write("set the size of", shown()))?;
-        let archive = &self.restorer.layers.0[job.part.layer];
+        let archive = &self.restorer.layers.archives[job.part.layer];
         let damaged = || damaged(job.part.layer, &job.path);
         let mut at = 0;
         for index in 0..job.part.inode.block_count() {
@@ -98,7 +122,7 @@ impl Worker<'_> {
             }
             let block = archive.block(&job.part.inode, index).map_err(damaged())?;
             if let Block::Stored { stored, skip, len } = block {
-                let bytes = self.load(job, stored, len)?;
+                let bytes = self.shared.load(job.part.layer, archive, stored, len).map_err(damaged())?;
                 let bytes = stored.part(&bytes, skip, len).map_err(damaged())?;
                 job.file.write_all_at(bytes, at).map_err(Error::write("write", shown()))?;
             }
@@ -106,20 +130,5 @@ impl Worker<'_> {
             let _ = self.events.send(Event::Done(block.len() as u64, 0));
         }
         self.restorer.restore(&Made::Open(&job.file), &job.part, &job.path)
-    }
-
-    fn load(&self, job: &Job, stored: Stored, len: usize) -> Result<Arc<Vec<u8>>, Error> {
-        let key = (job.part.layer, stored);
-        // Only a block that is larger than the file's part of it can be shared.
-        let shared = len < stored.unpacked as usize;
-        if let Some(bytes) = self.shared.find(&key).filter(|_| shared) {
-            return Ok(bytes);
-        }
-        let archive = &self.restorer.layers.0[job.part.layer];
-        let bytes = Arc::new(archive.load(stored).map_err(damaged(job.part.layer, &job.path))?);
-        if shared {
-            self.shared.keep(key, &bytes);
-        }
-        Ok(bytes)
     }
 }

@@ -15,7 +15,7 @@ const OPAQUE: [&[u8]; 2] = [b"user.overlay.opaque", b"trusted.overlay.opaque"];
 
 /// An inode of one layer.
 #[derive(Debug, Clone)]
-pub(super) struct Part {
+pub(crate) struct Part {
     /// Position of the layer, counted from the bottom.
     pub layer: usize,
     pub at: InodeRef,
@@ -24,7 +24,7 @@ pub(super) struct Part {
 
 /// What a name stands for in the merged tree.
 #[derive(Debug, Clone)]
-pub(super) enum Node {
+pub(crate) enum Node {
     /// Anything but a directory.
     Leaf(Part),
     /// A directory: those that merge, top first.
@@ -45,13 +45,17 @@ enum Found {
 
 /// The layers, bottom first.
 #[derive(Clone, Copy)]
-pub(super) struct Layers<'a>(pub &'a [Archive]);
+pub(crate) struct Layers<'a> {
+    pub archives: &'a [Archive],
+    /// Whiteouts are shown as what they are, for another overlay to understand.
+    pub whiteouts: bool,
+}
 
 impl Layers<'_> {
     /// The merged root.
-    pub(super) fn root(&self) -> Result<Vec<Part>, Error> {
+    pub(crate) fn root(&self) -> Result<Vec<Part>, Error> {
         let mut parts = Vec::new();
-        for (layer, archive) in self.0.iter().enumerate().rev() {
+        for (layer, archive) in self.archives.iter().enumerate().rev() {
             let part = self.part(layer, archive.root(), b"")?;
             if !matches!(part.inode.kind, Kind::Directory { .. }) {
                 return Err(contradiction(layer, b"", "the root is no directory"));
@@ -66,14 +70,14 @@ impl Layers<'_> {
     }
 
     /// The entries of the merged directory at `path`, sorted bytewise.
-    pub(super) fn children(&self, path: &[u8], parts: &[Part]) -> Result<BTreeMap<Vec<u8>, Node>, Error> {
+    pub(crate) fn children(&self, path: &[u8], parts: &[Part]) -> Result<BTreeMap<Vec<u8>, Node>, Error> {
         let mut found: BTreeMap<Vec<u8>, Found> = BTreeMap::new();
         for part in parts {
             let layer = part.layer;
             let mut entries = Vec::new();
             let mut sorted = true;
             let mut last = Vec::new();
-            let listed = self.0[layer].read_dir(&part.inode, 0, &mut |entry| {
+            let listed = self.archives[layer].read_dir(&part.inode, 0, &mut |entry| {
                 // A name that stands twice would be created twice.
                 sorted = last < entry.name;
                 last.clone_from(&entry.name);
@@ -126,7 +130,7 @@ impl Layers<'_> {
             _ => {
                 let first = if is_directory {
                     Found::Directory { parts: vec![child], closed: opaque }
-                } else if matches!(child.inode.kind, Kind::CharDevice { rdev: 0 }) {
+                } else if is_whiteout(&child.inode) && !self.whiteouts {
                     Found::Nothing
                 } else {
                     Found::Leaf(child)
@@ -138,30 +142,35 @@ impl Layers<'_> {
     }
 
     fn part(&self, layer: usize, at: InodeRef, path: &[u8]) -> Result<Part, Error> {
-        let inode = self.0[layer].inode(at).map_err(damaged(layer, path))?;
+        let inode = self.archives[layer].inode(at).map_err(damaged(layer, path))?;
         Ok(Part { layer, at, inode })
     }
 
     fn is_opaque(&self, part: &Part, path: &[u8]) -> Result<bool, Error> {
-        let attributes = self.0[part.layer].xattrs(&part.inode).map_err(damaged(part.layer, path))?;
+        let attributes = self.archives[part.layer].xattrs(&part.inode).map_err(damaged(part.layer, path))?;
         Ok(attributes.iter().any(|(name, value)| OPAQUE.contains(&name.as_slice()) && value == b"y"))
     }
 }
 
+/// Whether an inode takes away what lower layers have under its name.
+pub(crate) fn is_whiteout(inode: &Inode) -> bool {
+    matches!(inode.kind, Kind::CharDevice { rdev: 0 })
+}
+
 /// The path of `name` in the directory at `path`; the root's is empty.
-pub(super) fn joined(path: &[u8], name: &[u8]) -> Vec<u8> {
+pub(crate) fn joined(path: &[u8], name: &[u8]) -> Vec<u8> {
     if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
 }
 
-pub(super) fn as_path(bytes: &[u8]) -> PathBuf {
+pub(crate) fn as_path(bytes: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes.to_vec()))
 }
 
 /// For `map_err`: `layer` cannot be read at `path`.
-pub(super) fn damaged(layer: usize, path: &[u8]) -> impl FnOnce(crate::squashfs::Error) -> Error {
+pub(crate) fn damaged(layer: usize, path: &[u8]) -> impl FnOnce(crate::squashfs::Error) -> Error {
     move |source| Error::Layer { layer, path: as_path(path), source }
 }
 
-pub(super) fn contradiction(layer: usize, path: &[u8], reason: &str) -> Error {
+pub(crate) fn contradiction(layer: usize, path: &[u8], reason: &str) -> Error {
     Error::Contradiction { layer, path: as_path(path), reason: reason.to_owned() }
 }

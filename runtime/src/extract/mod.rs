@@ -3,10 +3,10 @@
 //! One thread walks the merged directories and creates every name; the others write contents. Directories get their
 //! attributes last.
 
-mod attributes;
-mod content;
+pub(crate) mod attributes;
+pub(crate) mod content;
 mod error;
-mod merge;
+pub(crate) mod merge;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -37,10 +37,23 @@ const WAITING: usize = 64;
 /// # Errors
 /// When a layer is damaged, the file system refuses, or `progress` wants no more.
 pub fn extract(layers: &[Archive], into: &Path, progress: &mut dyn Progress) -> Result<Omitted, Error> {
+    create_tree(Layers { archives: layers, whiteouts: false }, into, false, progress)
+}
+
+/// Extracts one layer as it is, with its whiteouts and opaque directories, so that an overlay can stack it. With `own`,
+/// every file is the caller's, and the attribute [`crate::fuse::OWNER_XATTR`] tells whose it was.
+///
+/// # Errors
+/// As [`extract`], and when the file system cannot hold what the layer takes away from lower ones.
+pub fn extract_layer(layer: &Archive, into: &Path, own: bool, progress: &mut dyn Progress) -> Result<Omitted, Error> {
+    create_tree(Layers { archives: std::slice::from_ref(layer), whiteouts: true }, into, own, progress)
+}
+
+fn create_tree(layers: Layers<'_>, into: &Path, own: bool, progress: &mut dyn Progress) -> Result<Omitted, Error> {
     let counters = Counters::default();
     fs::DirBuilder::new().mode(0o700).create(into).map_err(Error::write("make the directory", into))?;
     let root = File::open(into).map_err(Error::write("enter", into))?;
-    let restorer = Restorer { layers: Layers(layers), omitted: &counters, into };
+    let restorer = Restorer { layers, omitted: &counters, into, own };
     let mut walk = Walk::new(&restorer, root);
     let done = create(&restorer, &mut walk, progress).and_then(|()| walk.finish());
     if let Err(error) = done {

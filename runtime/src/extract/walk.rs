@@ -19,8 +19,8 @@ use nix::unistd::{linkat, symlinkat};
 use super::attributes::{Made, Restorer};
 use super::content::Job;
 use super::error::{Error, is_refusal};
-use super::merge::{Node, Part, contradiction, joined};
-use crate::squashfs::{InodeRef, Kind};
+use super::merge::{Node, Part, contradiction, is_whiteout, joined};
+use crate::squashfs::{InodeRef, Kind, device_parts};
 
 /// Mode of everything until it is finished.
 const PRIVATE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
@@ -121,8 +121,10 @@ impl<'a> Walk<'a> {
             Kind::BlockDevice { rdev } | Kind::CharDevice { rdev } => {
                 let block = matches!(part.inode.kind, Kind::BlockDevice { .. });
                 let kind = if block { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
-                match mknodat(dir, name, kind, PRIVATE, device(*rdev)) {
-                    Err(errno) if is_refusal(Some(errno as i32)) => {
+                let (major, minor) = device_parts(*rdev);
+                let device = makedev(major.into(), minor.into());
+                match mknodat(dir, name, kind, PRIVATE, device) {
+                    Err(errno) if !is_whiteout(&part.inode) && is_refusal(Some(errno as i32)) => {
                         self.restorer.omitted.device();
                         return Ok(None);
                     }
@@ -148,23 +150,4 @@ impl<'a> Walk<'a> {
 /// A path relative to the root, which is empty here and `.` for the kernel.
 fn as_os(path: &[u8]) -> &OsStr {
     if path.is_empty() { Path::new(".").as_os_str() } else { OsStr::from_bytes(path) }
-}
-
-/// A device number from the kernel's `new_encode_dev` form.
-fn device(rdev: u32) -> nix::libc::dev_t {
-    makedev(u64::from(rdev >> 8 & 0xfff), u64::from(rdev & 0xff | rdev >> 12 & 0xf_ff00))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use nix::sys::stat::{major, minor};
-
-    #[test]
-    fn device_numbers_are_decoded() {
-        for (rdev, expected) in [(0x0103, (1, 3)), (0xfff0_0fff, (15, 0xf_ffff)), (0x000f_ff00, (0xfff, 0))] {
-            let device = device(rdev);
-            assert_eq!((major(device), minor(device)), expected, "{rdev:#x}");
-        }
-    }
 }

@@ -19,6 +19,12 @@ pub const MARK_OFFSET: usize = 8;
 /// What stands in place of [`MARK`] in the copy of the program that is a guest's portal client (`fim_portal`).
 pub const PORTAL_MARK: [u8; 3] = *b"FP\x01";
 
+/// Whether a file that begins so is a program that carries [`MARK`].
+#[must_use]
+pub fn is_marked(start: &[u8]) -> bool {
+    start.starts_with(b"\x7fELF") && start.get(MARK_OFFSET..MARK_OFFSET + MARK.len()) == Some(&MARK[..])
+}
+
 /// Section type that takes no bytes of the file.
 const SHT_NOBITS: u32 = 8;
 

@@ -6,10 +6,10 @@ mod overlay;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -17,6 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 
+use crate::cache::Extracted;
 use crate::fuse;
 use crate::journal;
 use crate::sandbox::id_map::{IdMap, Range};
@@ -46,10 +47,18 @@ pub struct Layer {
     pub descriptor: i32,
 }
 
+/// Where the layers of a session are, bottom first.
+pub enum Lower {
+    /// In the image: served through FUSE.
+    Image(Vec<Layer>),
+    /// Extracted, for a host without FUSE.
+    Extracted(Vec<Extracted>),
+}
+
 /// What a mount server needs to know.
 pub struct Request {
-    /// Layers, bottom first.
-    pub layers: Vec<Layer>,
+    /// The layers.
+    pub lower: Lower,
     /// The session directory, existing and empty.
     pub directory: PathBuf,
     /// The data directory with `root` and `work` in it.
@@ -87,6 +96,9 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// /dev/fuse cannot be opened.
+    #[error(transparent)]
+    NoFuse(Box<Error>),
     /// A layer cannot be read.
     #[error("cannot read {layer}")]
     Layer {
@@ -129,14 +141,26 @@ pub fn start(request: Request) -> Result<Starting, Error> {
     match process::fork().map_err(|errno| io_error("start", "the mount server")(errno.into()))? {
         process::Side::Parent(pid) => {
             request.lock.hand_over();
+            if let Lower::Extracted(layers) = request.lower {
+                layers.into_iter().for_each(|layer| layer.lock.hand_over());
+            }
             Ok(Starting { channel: ours, pid })
         }
         process::Side::Child => {
             std::mem::forget(ours);
-            let status = run(&request, theirs);
+            let status = run(request, theirs);
             std::process::exit(status)
         }
     }
+}
+
+/// Why a mount server did not get as far as its namespaces, as one line of text.
+#[derive(Debug)]
+pub enum Refused {
+    /// /dev/fuse cannot be opened; extracted layers would do.
+    NoFuse(String),
+    /// Anything else.
+    Other(String),
 }
 
 impl Starting {
@@ -151,14 +175,14 @@ impl Starting {
     ///
     /// # Errors
     /// The server's own error as one line of text.
-    pub fn namespaces(&mut self, ids: &IdMap, helpers: Option<&Helpers>) -> Result<(), String> {
+    pub fn namespaces(&mut self, ids: &IdMap, helpers: Option<&Helpers>) -> Result<(), Refused> {
         self.expect(NAMESPACES)?;
         let written = match (ids, helpers) {
             (IdMap::Single { .. }, _) => return Ok(()),
             (IdMap::Ranges { uids, gids }, Some(helpers)) => helpers.write(self.pid, uids, gids),
             _ => ids.write(self.pid),
         };
-        written.map_err(|error| format!("cannot map the session's IDs: {error}"))?;
+        written.map_err(|error| Refused::Other(format!("cannot map the session's IDs: {error}")))?;
         self.channel.write_all(&[NAMESPACES]).map_err(lost)
     }
 
@@ -167,11 +191,13 @@ impl Starting {
     /// # Errors
     /// The server's own error as one line of text.
     pub fn ready(mut self) -> Result<Ready, String> {
-        self.expect(READY)?;
-        Ok(Ready { _channel: self.channel })
+        match self.expect(READY) {
+            Ok(()) => Ok(Ready { _channel: self.channel }),
+            Err(Refused::NoFuse(text) | Refused::Other(text)) => Err(text),
+        }
     }
 
-    fn expect(&mut self, word: u8) -> Result<(), String> {
+    fn expect(&mut self, word: u8) -> Result<(), Refused> {
         let mut byte = [0];
         self.channel.read_exact(&mut byte).map_err(lost)?;
         if byte[0] == word {
@@ -180,21 +206,22 @@ impl Starting {
         let mut text = String::new();
         // Whatever could be read of the message is better than none.
         let _ = self.channel.read_to_string(&mut text);
-        Err(text)
+        Err(if byte[0] == NO_FUSE { Refused::NoFuse(text) } else { Refused::Other(text) })
     }
 }
 
-fn lost(error: io::Error) -> String {
-    format!("the mount server ended before it was ready ({error})")
+fn lost(error: io::Error) -> Refused {
+    Refused::Other(format!("the mount server ended before it was ready ({error})"))
 }
 
 /// Words of the channel between a starter and its server.
 const NAMESPACES: u8 = b'N';
 const READY: u8 = b'R';
 const FAILED: u8 = b'E';
+const NO_FUSE: u8 = b'F';
 
-fn run(request: &Request, mut channel: UnixStream) -> i32 {
-    match serve(request, &mut channel) {
+fn run(request: Request, mut channel: UnixStream) -> i32 {
+    match serve(&request, &mut channel) {
         Ok((server, alive)) => {
             // The server's threads end with the process.
             std::mem::forget(server);
@@ -204,7 +231,8 @@ fn run(request: &Request, mut channel: UnixStream) -> i32 {
         Err(error) => {
             let text = crate::error::chain(&error);
             // A starter that has gone needs no message.
-            let _ = channel.write_all(&[FAILED]).and_then(|()| channel.write_all(text.as_bytes()));
+            let word = if matches!(error, Error::NoFuse(_)) { NO_FUSE } else { FAILED };
+            let _ = channel.write_all(&[word]).and_then(|()| channel.write_all(text.as_bytes()));
             // The session's files are the starter's business, which may be writing them just now.
             let _ = request.lock.file().set_len(0);
             1
@@ -219,9 +247,18 @@ struct Alive {
     write: Option<File>,
 }
 
-fn serve(request: &Request, channel: &mut UnixStream) -> Result<(fuse::Server, Alive), Error> {
+/// [`Lower`] with what it needs of the host.
+enum Opened<'a> {
+    Image(&'a [Layer], OwnedFd),
+    Extracted(&'a [Extracted]),
+}
+
+fn serve(request: &Request, channel: &mut UnixStream) -> Result<(Option<fuse::Server>, Alive), Error> {
     // 1. A process of its own: no terminal, no streams, no descriptor of the starter.
-    let mut keep: Vec<i32> = request.layers.iter().map(|layer| layer.descriptor).collect();
+    let mut keep: Vec<i32> = match &request.lower {
+        Lower::Image(layers) => layers.iter().map(|layer| layer.descriptor).collect(),
+        Lower::Extracted(layers) => layers.iter().map(|layer| layer.lock.file().as_raw_fd()).collect(),
+    };
     keep.extend([0, 1, 2, channel.as_raw_fd(), request.lock.file().as_raw_fd()]);
     descriptor::close_all_but(&keep).map_err(|errno| io_error("close", "inherited descriptors")(errno.into()))?;
     descriptor::detach_standard_streams().map_err(io_error("open", "/dev/null"))?;
@@ -230,7 +267,15 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(fuse::Server, A
     process::set_umask(0o022);
     journal::direct_to(&request.data.join(JOURNAL));
     // 2. Namespaces of the session. Every ID is written by the starter where that takes its privileges.
+    //    The kernel wants the FUSE device opened inside the user namespace that mounts; before anybody builds on this
+    //    server, for without the device there is another way.
     diagnose::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
+    let opened = match &request.lower {
+        Lower::Image(layers) => {
+            Opened::Image(layers, diagnose::open_fuse().map_err(|error| Error::NoFuse(Box::new(error)))?)
+        }
+        Lower::Extracted(layers) => Opened::Extracted(layers),
+    };
     match request.ids {
         IdMap::Single { .. } => {
             request.ids.write(nix::unistd::getpid()).map_err(diagnose::id_map)?;
@@ -245,32 +290,15 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(fuse::Server, A
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
         .map_err(diagnose::mount("change the propagation of", "/"))?;
-    // 4. One FUSE mount for all layers; it answers before anything looks at it. The kernel wants the device opened
-    //    inside the user namespace that mounts.
-    let fuse_device = diagnose::open_fuse()?;
-    let archives = request
-        .layers
-        .iter()
-        .map(|layer| {
-            let open = Archive::open(Arc::clone(&layer.source));
-            open.map(Arc::new).map_err(|source| Error::Layer { layer: layer.name.clone(), source })
-        })
-        .collect::<Result<Vec<_>, Error>>()?;
-    let layers = request.directory.join("layers");
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    let options = fuse::mount_data(fuse_device.as_raw_fd(), 0, 0);
-    mount(Some("fim"), &layers, Some("fuse.fim"), flags, Some(options.as_str()))
-        .map_err(diagnose::mount("mount", "the layers (FUSE)"))?;
-    let owners = match &request.ids {
-        IdMap::Single { uid, gid, .. } => fuse::Owners::Single { uid: *uid, gid: *gid },
-        IdMap::Ranges { uids, gids } => fuse::Owners::Below { uids: end(uids), gids: end(gids) },
-        IdMap::Full => fuse::Owners::Real,
+    // 4. The layers as directories: one FUSE mount for all, which answers before anything looks at it, or what was
+    //    extracted.
+    let directory = request.directory.join("layers");
+    let (server, count) = match opened {
+        Opened::Image(layers, device) => (Some(serve_image(layers, device, &directory, &request.ids)?), layers.len()),
+        Opened::Extracted(layers) => (overlay::name_directories(layers, &directory).map(|()| None)?, layers.len()),
     };
-    let count = archives.len();
-    let options = fuse::Options { owners, ..fuse::Options::default() };
-    let server = fuse::serve(fuse_device, archives, &options).map_err(io_error("serve", "the layers"))?;
     // 5. One overlay on them.
-    overlay::mount(&layers, count, &request.data, &request.directory.join("root"))?;
+    overlay::mount(&directory, count, &request.data, &request.directory.join("root"))?;
     // What a session that was killed has left.
     sweep_points(request);
     // 6. From here the session can be joined.
@@ -295,8 +323,30 @@ fn end(ranges: &[Range]) -> u32 {
     ranges.iter().map(|range| range.inside.saturating_add(range.count)).max().unwrap_or_default()
 }
 
+/// Mounts the layers of an image and serves them.
+fn serve_image(layers: &[Layer], device: OwnedFd, directory: &Path, ids: &IdMap) -> Result<fuse::Server, Error> {
+    let archives = layers
+        .iter()
+        .map(|layer| {
+            let open = Archive::open(Arc::clone(&layer.source));
+            open.map(Arc::new).map_err(|source| Error::Layer { layer: layer.name.clone(), source })
+        })
+        .collect::<Result<Vec<_>, Error>>()?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let options = fuse::mount_data(device.as_raw_fd(), 0, 0);
+    mount(Some("fim"), directory, Some("fuse.fim"), flags, Some(options.as_str()))
+        .map_err(diagnose::mount("mount", "the layers (FUSE)"))?;
+    let owners = match ids {
+        IdMap::Single { uid, gid, .. } => fuse::Owners::Single { uid: *uid, gid: *gid },
+        IdMap::Ranges { uids, gids } => fuse::Owners::Below { uids: end(uids), gids: end(gids) },
+        IdMap::Full => fuse::Owners::Real,
+    };
+    let options = fuse::Options { owners, ..fuse::Options::default() };
+    fuse::serve(device, archives, &options).map_err(io_error("serve", "the layers"))
+}
+
 /// Blocks until no instance is left and none is joining, then removes the session's files.
-fn wait_for_end(request: &Request, mut channel: UnixStream, alive: Alive) {
+fn wait_for_end(request: Request, mut channel: UnixStream, alive: Alive) {
     // The starter says that it holds its own write end by closing its side, or by dying.
     let _ = channel.read(&mut [0]);
     drop(channel);
@@ -333,15 +383,19 @@ fn sweep_points(request: &Request) {
     }
 }
 
-fn clean_up(request: &Request) {
-    sweep_points(request);
+fn clean_up(request: Request) {
+    sweep_points(&request);
     // An empty lock says that no session lives, should a reader look before the process is gone.
     let _ = request.lock.file().set_len(0);
     // A mount point cannot be removed where it is one. Should this fail, the host daemon removes what is left.
     for name in ["root", "layers"] {
         let _ = umount2(&request.directory.join(name), MntFlags::MNT_DETACH);
     }
+    // Extracted layers are used no more, and whoever finds the session's files gone may remove them.
+    drop(request.lower);
     Registry::new(&request.directory).remove_all();
+    // The lock ends with the process.
+    std::mem::forget(request.lock);
 }
 
 /// Makes `work/work`, which the kernel creates without any permission, removable for the user.

@@ -2,15 +2,30 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use nix::mount::MsFlags;
 
 use super::{Error, diagnose, io_error};
+use crate::cache::Extracted;
 
 /// Lower directories from the top down, relative to the FUSE mount: `2:1:0`.
 fn lower(count: usize) -> String {
     (0..count).rev().map(|index| index.to_string()).collect::<Vec<_>>().join(":")
+}
+
+/// Names extracted layers `0`, `1`, … in `directory`, as the FUSE mount does: in a file system of the session's own, by
+/// links, which the kernel follows when it mounts.
+pub(super) fn name_directories(layers: &[Extracted], directory: &Path) -> Result<(), Error> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    nix::mount::mount(Some("fim"), directory, Some("tmpfs"), flags, Some("mode=700"))
+        .map_err(diagnose::mount("mount", "a place for the layers (tmpfs)"))?;
+    for (index, layer) in layers.iter().enumerate() {
+        let name = directory.join(index.to_string());
+        symlink(&layer.tree, &name).map_err(io_error("name the layer", layer.tree.display().to_string()))?;
+    }
+    Ok(())
 }
 
 /// Mounts the overlay of `count` layers below `layers` with `data/root` as the writable layer at `target`.

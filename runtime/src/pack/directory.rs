@@ -1,9 +1,8 @@
 //! A directory tree becomes a squashfs: first every name is found, then every content read.
 
-use super::growth::Growth;
-use super::startup::{self, Entry, View};
+use super::contents::{Contents, Pending, Planned};
 use super::{Error, Options, Progress, Summary, clamp_time};
-use crate::squashfs::write::{Content, Kind, Metadata, NodeId, Tree, Writer, Xattrs};
+use crate::squashfs::write::{ContentWriter, Kind, Metadata, NodeId, Tree, Writer, Xattrs};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::stat::{major, minor};
@@ -13,10 +12,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-
-/// Bytes read at a time; a multiple of every block size.
-const READ_SIZE: usize = 1 << 20;
+use std::path::Path;
 
 /// What shows that a file is still the one that was found.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,6 +22,23 @@ struct Seen {
     mtime: (i64, i64),
 }
 
+/// A regular file that was found.
+struct Found {
+    seen: Seen,
+    /// Bytes that it takes on its file system.
+    stored: u64,
+}
+
+impl Pending for Found {
+    fn size(&self) -> u64 {
+        self.seen.size
+    }
+
+    fn stored(&self) -> u64 {
+        self.stored
+    }
+}
+
 impl Seen {
     fn of(metadata: &fs::Metadata) -> Self {
         Self { inode: metadata.ino(), size: metadata.size(), mtime: (metadata.mtime(), metadata.mtime_nsec()) }
@@ -33,65 +46,25 @@ impl Seen {
 }
 
 /// Packs the tree under `root`, whatever is mounted in it included, as `find` would list it.
-pub fn pack(root: &Path, mut writer: Writer, options: &Options, progress: &mut dyn Progress) -> Result<Summary, Error> {
-    let mut scan = Scan::run(root)?;
-    let mtime = scan.tree.newest(options.epoch.limit());
-    let bytes = scan.seen.values().map(|seen| seen.size).sum();
-    progress.total(Some(bytes), Some(scan.seen.len() as u64));
-
-    let view = Scanned { root, tree: &scan.tree, seen: &scan.seen };
-    let shell = startup::has_shell(&view);
-    let mut first = options.first.clone();
-    if let Some(startup) = &options.startup {
-        let mut growth = Growth::new(&options.squashfs, |path, offset, len| view.read(path, offset, len));
-        let budget = startup::budget(scan.stored);
-        first.extend(startup::find(&view, startup, budget, &mut |path, size| growth.estimate(path, size)));
-    }
-    let mut contents =
-        Contents { root, writer: &mut writer, seen: &mut scan.seen, buffer: vec![0; READ_SIZE], progress };
-    for path in &first {
-        // Joining an absolute path would leave the root.
-        let path = path.strip_prefix("/").unwrap_or(path);
-        if let Some(id) = lookup(&scan.tree, path) {
-            contents.file(&mut scan.tree, id, path, true)?;
-        }
-    }
-    let mut stack = vec![(Tree::ROOT, PathBuf::new())];
-    while let Some((id, path)) = stack.pop() {
-        if scan.tree.is_directory(id) {
-            let children = scan.tree.children(id).rev();
-            stack.extend(children.map(|(name, child)| (child, path.join(OsStr::from_bytes(name)))));
-        } else {
-            contents.file(&mut scan.tree, id, &path, false)?;
-        }
-    }
-    let mtime = options.epoch.limit().unwrap_or(mtime);
-    Ok(Summary { shell: Some(shell), ..writer.finish(&scan.tree, mtime)?.into() })
-}
-
-fn lookup(tree: &Tree, path: &Path) -> Option<NodeId> {
-    path.components().try_fold(Tree::ROOT, |id, part| tree.get(id, part.as_os_str().as_bytes()))
+pub fn pack(root: &Path, writer: Writer, options: &Options, progress: &mut dyn Progress) -> Result<Summary, Error> {
+    Scan::run(root)?.planned.pack(&Files { root }, writer, options, progress)
 }
 
 /// Every name under a root, without contents.
 struct Scan {
-    tree: Tree,
-    /// Regular files whose content is still to be read.
-    seen: HashMap<NodeId, Seen>,
+    planned: Planned<Found>,
     /// Files with more than one name, by device and inode.
     links: HashMap<(u64, u64), NodeId>,
-    /// Bytes that the regular files take on their file system.
-    stored: u64,
 }
 
 impl Scan {
     fn run(root: &Path) -> Result<Self, Error> {
-        let mut scan = Self { tree: Tree::new(), seen: HashMap::new(), links: HashMap::new(), stored: 0 };
+        let mut scan = Self { planned: Planned::new(), links: HashMap::new() };
         let metadata = fs::metadata(root).map_err(Error::read("read", root))?;
-        let owner = scan.tree.set_metadata(Tree::ROOT, metadata_of(&metadata));
+        let owner = scan.planned.tree.set_metadata(Tree::ROOT, metadata_of(&metadata));
         owner.map_err(|source| Error::Unstorable { path: root.to_owned(), source })?;
         // With the slash, attributes of a root that is a symbolic link are those of the directory.
-        scan.tree.set_xattrs(Tree::ROOT, xattrs(&root.join(""))?);
+        scan.planned.tree.set_xattrs(Tree::ROOT, xattrs(&root.join(""))?);
         let mut stack = vec![(Tree::ROOT, root.to_owned())];
         while let Some((id, path)) = stack.pop() {
             for entry in fs::read_dir(&path).map_err(Error::read("list", &path))? {
@@ -112,56 +85,21 @@ impl Scan {
         let identity = (metadata.dev(), metadata.ino());
         let several = !metadata.is_dir() && metadata.nlink() > 1;
         if let Some(&known) = self.links.get(&identity).filter(|_| several) {
-            self.tree.link(parent, name.as_bytes(), known).map_err(unstorable)?;
+            self.planned.tree.link(parent, name.as_bytes(), known).map_err(unstorable)?;
             return Ok(known);
         }
         let kind = kind_of(path, metadata)?;
         let is_file = matches!(kind, Kind::File(_));
-        let id = self.tree.add(parent, name.as_bytes(), metadata_of(metadata), kind).map_err(unstorable)?;
-        self.tree.set_xattrs(id, xattrs(path)?);
+        let id = self.planned.tree.add(parent, name.as_bytes(), metadata_of(metadata), kind).map_err(unstorable)?;
+        self.planned.tree.set_xattrs(id, xattrs(path)?);
         if several {
             self.links.insert(identity, id);
         }
         if is_file {
-            self.seen.insert(id, Seen::of(metadata));
-            self.stored += metadata.size().min(metadata.blocks().saturating_mul(512));
+            let stored = metadata.size().min(metadata.blocks().saturating_mul(512));
+            self.planned.files.insert(id, Found { seen: Seen::of(metadata), stored });
         }
         Ok(id)
-    }
-}
-
-/// The scanned tree for the search of the start-up set. What changes meanwhile is noticed when it is packed.
-struct Scanned<'a> {
-    root: &'a Path,
-    tree: &'a Tree,
-    seen: &'a HashMap<NodeId, Seen>,
-}
-
-impl View for Scanned<'_> {
-    fn entry(&self, path: &[u8]) -> Option<Entry> {
-        let id = lookup(self.tree, Path::new(OsStr::from_bytes(path)))?;
-        Some(match self.tree.kind(id) {
-            None => Entry::Directory,
-            Some(Kind::File(_)) => Entry::File(self.seen.get(&id)?.size),
-            Some(Kind::Symlink(target)) => Entry::Symlink(target.to_vec()),
-            Some(_) => Entry::Other,
-        })
-    }
-
-    fn names(&self, path: &[u8]) -> Vec<Vec<u8>> {
-        let id = lookup(self.tree, Path::new(OsStr::from_bytes(path)));
-        id.into_iter().flat_map(|id| self.tree.children(id)).map(|(name, _)| name.to_vec()).collect()
-    }
-
-    fn read(&self, path: &[u8], offset: u64, len: usize) -> Option<Vec<u8>> {
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let path = self.root.join(OsStr::from_bytes(path));
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
-        let size = file.metadata().ok()?.len();
-        let len = usize::try_from(size.checked_sub(offset)?).unwrap_or(len).min(len);
-        let mut bytes = vec![0; len];
-        file.read_exact_at(&mut bytes, offset).ok()?;
-        Some(bytes)
     }
 }
 
@@ -217,62 +155,68 @@ fn xattrs(path: &Path) -> Result<Xattrs, Error> {
     Ok(found)
 }
 
-/// Reads files into a writer.
-struct Contents<'a> {
+/// Reads what was scanned.
+struct Files<'a> {
     root: &'a Path,
-    writer: &'a mut Writer,
-    seen: &'a mut HashMap<NodeId, Seen>,
-    buffer: Vec<u8>,
-    progress: &'a mut dyn Progress,
 }
 
-impl Contents<'_> {
-    /// Reads the file at `path` under the root, unless that was done or it is no regular file.
-    fn file(&mut self, tree: &mut Tree, id: NodeId, path: &Path, uncompressed: bool) -> Result<(), Error> {
-        if let Some(seen) = self.seen.remove(&id) {
-            let content = self.read(&self.root.join(path), seen, uncompressed)?;
-            tree.set_content(id, content);
-        }
-        Ok(())
+impl Files<'_> {
+    /// Opens without blocking and without following, should it have become a named pipe or a link.
+    fn open(&self, path: &Path) -> std::io::Result<File> {
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        OpenOptions::new().read(true).custom_flags(flags).open(self.root.join(path))
+    }
+}
+
+impl Contents for Files<'_> {
+    type File = Found;
+
+    fn peek(&self, found: &Found, path: &Path, offset: u64, len: usize) -> Option<Vec<u8>> {
+        let len = usize::try_from(found.seen.size.checked_sub(offset)?).unwrap_or(len).min(len);
+        let mut bytes = vec![0; len];
+        self.open(path).ok()?.read_exact_at(&mut bytes, offset).ok()?;
+        Some(bytes)
     }
 
-    fn read(&mut self, path: &Path, seen: Seen, uncompressed: bool) -> Result<Content, Error> {
-        // Without blocking and without following, should it have become a named pipe or a link.
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(Error::read("open", path))?;
+    fn copy(
+        &self,
+        Found { seen, .. }: &Found,
+        path: &Path,
+        out: &mut ContentWriter<'_>,
+        buffer: &mut [u8],
+        progress: &mut dyn Progress,
+    ) -> Result<(), Error> {
+        let shown = &self.root.join(path);
+        let file = self.open(path).map_err(Error::read("open", shown))?;
         let unchanged = |file: &File| {
-            let metadata = file.metadata().map_err(Error::read("read", path))?;
-            let same = metadata.is_file() && Seen::of(&metadata) == seen;
-            if same { Ok(metadata) } else { Err(Error::Changed { path: path.to_owned() }) }
+            let metadata = file.metadata().map_err(Error::read("read", shown))?;
+            let same = metadata.is_file() && Seen::of(&metadata) == *seen;
+            if same { Ok(metadata) } else { Err(Error::Changed { path: shown.clone() }) }
         };
         let metadata = unchanged(&file)?;
         let has_holes = metadata.blocks().saturating_mul(512) < seen.size;
-        let mut content = self.writer.content(uncompressed);
         let mut at = 0;
         while at < seen.size {
             let data = if has_holes { next_data(&file, at, seen.size) } else { at..seen.size };
-            content.hole(data.start - at)?;
-            self.progress.advance(data.start - at, 0);
+            out.hole(data.start - at)?;
+            progress.advance(data.start - at, 0);
             at = data.start;
             while at < data.end {
-                let room = usize::try_from(data.end - at).unwrap_or(READ_SIZE).min(READ_SIZE);
-                let count = match file.read_at(&mut self.buffer[..room], at) {
-                    Ok(0) => return Err(Error::Changed { path: path.to_owned() }),
+                let room = usize::try_from(data.end - at).unwrap_or(buffer.len()).min(buffer.len());
+                let count = match file.read_at(&mut buffer[..room], at) {
+                    Ok(0) => return Err(Error::Changed { path: shown.clone() }),
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                    other => other.map_err(Error::read("read", path))?,
+                    other => other.map_err(Error::read("read", shown))?,
                 };
-                if self.progress.stopped() {
+                if progress.stopped() {
                     return Err(Error::Interrupted);
                 }
-                content.write(&self.buffer[..count])?;
+                out.write(&buffer[..count])?;
                 at += count as u64;
-                self.progress.advance(count as u64, 0);
+                progress.advance(count as u64, 0);
             }
         }
-        let content = content.end()?;
-        unchanged(&file)?;
-        self.progress.advance(0, 1);
-        Ok(content)
+        unchanged(&file).map(drop)
     }
 }
 

@@ -38,7 +38,7 @@ pub enum Error {
     /// The source is nothing that can be packed.
     #[error(
         "cannot pack {}: it is {found}; what can be packed is a directory, a tar (plain, or compressed with gzip, \
-         xz or zstd) or a squashfs", path.display()
+         xz or zstd), a container image, a squashfs, an AppImage or an image of fim's own", path.display()
     )]
     NotASource {
         /// The source.
@@ -65,6 +65,58 @@ pub enum Error {
         entry: String,
         /// What is wrong and what to do.
         reason: String,
+    },
+    /// A container image is damaged, hostile, or not the one that is meant.
+    #[error("cannot use the container image {}: {reason}", path.display())]
+    Container {
+        /// The image, or the file in it.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// The source unpacks to more than it may.
+    #[error(
+        "cannot pack {}: at the entry {entry:?} it unpacks to more than {limit} bytes; if you trust it, give \
+         --max-unpacked SIZE", path.display()
+    )]
+    TooLarge {
+        /// The archive.
+        path: PathBuf,
+        /// The entry in which the limit is reached, escaped; empty when it is not known.
+        entry: String,
+        /// Bytes that it may unpack to.
+        limit: u64,
+    },
+    /// There is no room for what a compressed source unpacks to.
+    #[error("cannot unpack the source into a temporary file beside the output")]
+    Scratch(#[source] io::Error),
+    /// A layer that is merged must be a squashfs.
+    #[error(
+        "cannot merge {} with other layers: only the layers of images, AppImages and squashfs files can be; build an \
+         image of it first", path.display()
+    )]
+    Unsquashable {
+        /// The source.
+        path: PathBuf,
+    },
+    /// An AppImage is damaged or not of type 2.
+    #[error("cannot use the AppImage {}: {reason}", path.display())]
+    AppImage {
+        /// The AppImage.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An image of ours cannot be read.
+    #[error(transparent)]
+    Image(#[from] crate::image::Error),
+    /// Layers cannot be merged.
+    #[error("cannot merge the layers of {}", path.display())]
+    Merge {
+        /// The source.
+        path: PathBuf,
+        /// What is wrong with which layer.
+        source: crate::extract::Error,
     },
     /// A squashfs is damaged or of a kind that cannot be used.
     #[error("cannot use the squashfs {}: {reason}", path.display())]

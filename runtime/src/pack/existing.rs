@@ -66,13 +66,13 @@ fn parse(bytes: &[u8; SUPERBLOCK], len: u64) -> Result<Outline, String> {
     Ok(Outline { inodes, bytes_used })
 }
 
-/// Copies the squashfs at `path` into `out` at `offset`.
-pub fn copy(path: &Path, out: &File, offset: u64, progress: &mut dyn Progress) -> Result<Summary, Error> {
+/// Copies the squashfs that begins at byte `start` of the file `path` into `out` at `offset`.
+pub fn copy(path: &Path, start: u64, out: &File, offset: u64, progress: &mut dyn Progress) -> Result<Summary, Error> {
     let file = File::open(path).map_err(Error::read("open", path))?;
-    let len = file.metadata().map_err(Error::read("read", path))?.len();
+    let len = file.metadata().map_err(Error::read("read", path))?.len().saturating_sub(start);
     let broken = |reason: String| Error::Squashfs { path: path.to_owned(), reason };
     let mut superblock = [0; SUPERBLOCK];
-    file.read_exact_at(&mut superblock, 0).map_err(|error| match error.kind() {
+    file.read_exact_at(&mut superblock, start).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => broken("it is shorter than a superblock".into()),
         _ => Error::read("read", path)(error),
     })?;
@@ -82,7 +82,7 @@ pub fn copy(path: &Path, out: &File, offset: u64, progress: &mut dyn Progress) -
     let mut at = 0;
     while at < outline.bytes_used {
         let step = (outline.bytes_used - at).min(STEP);
-        let count = copy_step(&file, at, out, offset + at, step).map_err(|error| match error {
+        let count = copy_step(&file, start + at, out, offset + at, step).map_err(|error| match error {
             Copy::Read(error) => Error::read("read", path)(error),
             Copy::Write(error) => Error::Write(crate::squashfs::write::Error::Output(error)),
         })?;
@@ -99,7 +99,7 @@ pub fn copy(path: &Path, out: &File, offset: u64, progress: &mut dyn Progress) -
     let ends = out.set_len(offset + outline.bytes_used).and_then(|()| out.set_len(offset + bytes_padded));
     ends.map_err(|error| Error::Write(crate::squashfs::write::Error::Output(error)))?;
     let Outline { inodes, bytes_used } = outline;
-    Ok(Summary { bytes_used, bytes_padded, inodes, files: None, unpacked_bytes: None, shell: None })
+    Ok(Summary { bytes_used, bytes_padded, inodes: inodes.into(), files: None, unpacked_bytes: None, shell: None })
 }
 
 enum Copy {

@@ -1,24 +1,31 @@
-//! Packing: a directory, a tar or a squashfs becomes the first layer of an image.
+//! Packing: a directory, a tar, a container image or a squashfs becomes layers of an image.
 //!
 //! The same input gives the same bytes: entries are sorted bytewise, and neither the order in which a directory
 //! lists them nor the number of threads shows in the result.
 
+mod appimage;
+mod container;
+mod contents;
 mod directory;
 mod error;
 mod existing;
 mod growth;
+mod input;
 mod source;
+mod squash;
 mod startup;
+mod stored;
 mod tar;
 
 pub use crate::progress::Progress;
+pub use container::{Choice, Platform, Unkept};
 pub use error::Error;
+pub use input::{Input, Intake, Layer};
 pub use source::{Source, contains};
 pub use startup::Startup;
 
-use crate::squashfs::write::{self, Writer};
+use crate::squashfs::write;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::path::PathBuf;
 
 /// Which times a squashfs carries.
@@ -62,11 +69,11 @@ pub struct Options {
     /// Which times the archive carries. Not used for a squashfs.
     pub epoch: Epoch,
     /// Paths of regular files inside the source, relative to its root, that a start reads first: their blocks are
-    /// stored uncompressed and unshared, and, from a directory, before all others and in this order (a tar is
-    /// stored in its own order). Paths that are no regular file are ignored. Not used for a squashfs.
+    /// stored uncompressed and unshared, before all others and in this order. Paths that are no regular file are
+    /// ignored. Not used for a squashfs.
     pub first: Vec<PathBuf>,
-    /// What starts: its start-up set, as far as it adds at most 3 MiB or 3 %, is appended to `first`. Found in
-    /// directories only: a tar is not known before it is packed.
+    /// What starts: its start-up set, as far as it adds at most 3 MiB or 3 %, is appended to `first`. Not used for a
+    /// squashfs.
     pub startup: Option<Startup>,
 }
 
@@ -81,47 +88,24 @@ impl Default for Options {
 pub struct Summary {
     /// Bytes of the squashfs, as its superblock says.
     pub bytes_used: u64,
-    /// Bytes of the squashfs with its padding to 4096; the output ends behind them.
+    /// Bytes of the squashfs with its padding to 4096 (a layer of another image is copied without); the output ends
+    /// behind them.
     pub bytes_padded: u64,
-    /// Inodes, the root included.
-    pub inodes: u32,
+    /// Inodes, the root included; 0 when unknown.
+    pub inodes: u64,
     /// Regular files, hard links counted once; unknown for a squashfs that was copied.
     pub files: Option<u64>,
-    /// Bytes in the regular files; unknown for a squashfs that was copied.
+    /// Bytes in the regular files; unknown for a squashfs that was copied and does not tell.
     pub unpacked_bytes: Option<u64>,
-    /// Whether there is a shell that an image without a boot command could start; unknown for a squashfs and a tar.
+    /// Whether there is a shell that an image without a boot command could start; unknown for a squashfs.
     pub shell: Option<bool>,
 }
 
 impl From<write::Summary> for Summary {
     fn from(written: write::Summary) -> Self {
         let write::Summary { bytes_used, bytes_padded, inodes, files, unpacked_bytes } = written;
+        let inodes = u64::from(inodes);
         Self { bytes_used, bytes_padded, inodes, files: Some(files), unpacked_bytes: Some(unpacked_bytes), shell: None }
-    }
-}
-
-/// Packs `source` into a squashfs in `out` at byte `offset`. Everything in `out` from there on is given up; `out`
-/// must be open for reading and writing, and must not lie inside the source (see [`contains`]).
-///
-/// # Errors
-/// Anything that keeps the squashfs from being a faithful copy; `out` then holds garbage from `offset` on.
-pub fn pack(
-    source: &Source,
-    out: &File,
-    offset: u64,
-    options: &Options,
-    progress: &mut dyn Progress,
-) -> Result<Summary, Error> {
-    match source {
-        Source::Directory(path) => {
-            let writer = Writer::new(out, offset, &options.squashfs)?;
-            directory::pack(path, writer, options, progress)
-        }
-        Source::Tar(path) => {
-            let writer = Writer::new(out, offset, &options.squashfs)?;
-            tar::pack(path, writer, options, progress)
-        }
-        Source::Squashfs(path) => existing::copy(path, out, offset, progress),
     }
 }
 

@@ -1,7 +1,10 @@
 //! What can be packed, recognised by content and never by name.
 
 use super::Error;
+use super::appimage;
+use super::container::Container;
 use super::tar::is_header;
+use crate::image::elf;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -11,10 +14,17 @@ use std::path::{Path, PathBuf};
 pub enum Source {
     /// A directory tree.
     Directory(PathBuf),
-    /// A tar, plain or compressed with gzip, xz or zstd.
+    /// A directory that is an OCI image layout.
+    Layout(PathBuf),
+    /// A tar, plain or compressed with gzip, xz or zstd: of a root file system, of an OCI image layout, or made by
+    /// `docker save`.
     Tar(PathBuf),
     /// A squashfs, which is copied as it is.
     Squashfs(PathBuf),
+    /// An AppImage of type 2: a program and a squashfs behind it.
+    AppImage(PathBuf),
+    /// An image of ours.
+    Image(PathBuf),
 }
 
 /// How a stream is compressed, by its first bytes.
@@ -46,7 +56,8 @@ impl Source {
     pub fn detect(path: &Path) -> Result<Self, Error> {
         let metadata = path.metadata().map_err(Error::read("read", path))?;
         if metadata.is_dir() {
-            return Ok(Self::Directory(path.to_owned()));
+            let layout = Container::is_layout(path);
+            return Ok(if layout { Self::Layout(path.to_owned()) } else { Self::Directory(path.to_owned()) });
         }
         let other = |found: &str| Error::NotASource { path: path.to_owned(), found: found.to_owned() };
         if !metadata.is_file() {
@@ -57,6 +68,14 @@ impl Source {
         file.take(1024).read_to_end(&mut start).map_err(Error::read("read", path))?;
         if start.starts_with(b"hsqs") {
             return Ok(Self::Squashfs(path.to_owned()));
+        }
+        if elf::is_marked(&start) {
+            return Ok(Self::Image(path.to_owned()));
+        }
+        match appimage::kind(&start) {
+            Some(2) => return Ok(Self::AppImage(path.to_owned())),
+            Some(1) => return Err(other("an AppImage of type 1, which holds an ISO 9660 file system")),
+            _ => {}
         }
         if Compression::detect(&start) != Compression::None || is_header(&start) {
             return Ok(Self::Tar(path.to_owned()));
@@ -75,7 +94,12 @@ impl Source {
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
-            Self::Directory(path) | Self::Tar(path) | Self::Squashfs(path) => path,
+            Self::Directory(path)
+            | Self::Layout(path)
+            | Self::Tar(path)
+            | Self::Squashfs(path)
+            | Self::AppImage(path)
+            | Self::Image(path) => path,
         }
     }
 }

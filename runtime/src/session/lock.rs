@@ -1,4 +1,4 @@
-//! The two locks of a data directory.
+//! Locks: files that are held with flock(2). A data directory has two.
 
 use std::fs::File;
 use std::io;
@@ -33,6 +33,22 @@ impl Held {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the file still has its name: who removes a lock does so while holding it.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        let (Ok(held), Ok(named)) = (self.lock.metadata(), std::fs::symlink_metadata(&self.path)) else { return false };
+        (held.dev(), held.ino()) == (named.dev(), named.ino())
+    }
+
+    /// Shares the lock from now on.
+    ///
+    /// # Errors
+    /// What flock(2) answers.
+    pub fn downgrade(&mut self) -> Result<(), Error> {
+        let shared = self.lock.relock(FlockArg::LockShared);
+        shared.map_err(|errno| Error::io("share the lock", &self.path)(errno.into()))
     }
 
     /// Leaves the lock to a process that was forked while it was held: closes this copy without releasing it.
@@ -71,10 +87,14 @@ fn open(path: &Path) -> Result<File, Error> {
 /// # Errors
 /// When the file cannot be opened or the file system has no locks.
 pub fn wait(data: &Path, name: &str) -> Result<Held, Error> {
-    let path = data.join(name);
+    locked(data, name, FlockArg::LockExclusive)
+}
+
+fn locked(directory: &Path, name: &str, how: FlockArg) -> Result<Held, Error> {
+    let path = directory.join(name);
     let mut file = open(&path)?;
     loop {
-        match Flock::lock(file, FlockArg::LockExclusive) {
+        match Flock::lock(file, how) {
             Ok(lock) => return Ok(Held { lock, path }),
             Err((again, Errno::EINTR)) => file = again,
             Err((_, errno)) => return Err(Error::io("lock", path)(io::Error::from(errno))),
@@ -95,6 +115,14 @@ pub fn attempt(data: &Path, name: &str) -> Result<Result<Held, File>, Error> {
     }
 }
 
+/// Shares the lock with others who share it. Waits for whoever holds it alone.
+///
+/// # Errors
+/// As [`wait`].
+pub fn share(directory: &Path, name: &str) -> Result<Held, Error> {
+    locked(directory, name, FlockArg::LockShared)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +134,22 @@ mod tests {
         assert!(attempt(data.path(), SESSION).unwrap().is_err());
         drop(held);
         assert!(attempt(data.path(), SESSION).unwrap().is_ok());
+    }
+
+    #[test]
+    fn several_share_and_one_holds_alone() {
+        let data = tempfile::tempdir().unwrap();
+        let mut held = wait(data.path(), "x.lock").unwrap();
+        assert!(attempt(data.path(), "x.lock").unwrap().is_err());
+        held.downgrade().unwrap();
+        let other = share(data.path(), "x.lock").unwrap();
+        drop(held);
+        assert!(attempt(data.path(), "x.lock").unwrap().is_err());
+        assert!(other.is_current());
+        std::fs::remove_file(data.path().join("x.lock")).unwrap();
+        assert!(!other.is_current());
+        let new = wait(data.path(), "x.lock").unwrap();
+        assert!(new.is_current() && !other.is_current());
     }
 
     #[test]

@@ -93,6 +93,12 @@ pub enum FileKind {
     Socket,
 }
 
+/// Major and minor number of a device in the kernel's `new_encode_dev` form.
+#[must_use]
+pub fn device_parts(rdev: u32) -> (u32, u32) {
+    (rdev >> 8 & 0xfff, rdev & 0xff | rdev >> 12 & 0xf_ff00)
+}
+
 impl FileKind {
     /// Decodes a basic type, 1 to 7.
     pub(super) fn from_basic(number: u16) -> Option<Self> {
@@ -256,6 +262,13 @@ fn special(cursor: &mut Cursor<'_>, kind: FileKind, extended: bool) -> Result<Bo
 mod tests {
     use super::super::handmade::{Handmade, words};
     use super::*;
+
+    #[test]
+    fn device_numbers_are_decoded() {
+        for (rdev, expected) in [(0x0103, (1, 3)), (0xfff0_0fff, (15, 0xf_ffff)), (0x000f_ff00, (0xfff, 0))] {
+            assert_eq!(device_parts(rdev), expected, "{rdev:#x}");
+        }
+    }
 
     fn failure(kind: u16, body: &[u8]) -> String {
         Handmade::new().read(kind, body).unwrap_err().to_string()

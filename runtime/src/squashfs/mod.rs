@@ -34,7 +34,7 @@ mod xattr;
 pub use data::{Block, FileLayout, Stored};
 pub use dir::{DirEntry, Listing};
 pub use error::{Error, Table};
-pub use inode::{FileKind, Inode, Kind};
+pub use inode::{FileKind, Inode, Kind, device_parts};
 pub use superblock::{Compressor, SUPERBLOCK_SIZE, Superblock, flags};
 pub use xattr::Xattr;
 

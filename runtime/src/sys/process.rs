@@ -176,6 +176,16 @@ pub fn set_umask(mask: libc::mode_t) -> libc::mode_t {
     unsafe { libc::umask(mask) }
 }
 
+/// Has the program of `command` start with no signal blocked, whatever the caller has blocked.
+pub fn unblock_signals(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec only async-signal-safe functions may be called; sigprocmask(2) is one, and nothing
+    // is allocated.
+    unsafe {
+        command.pre_exec(|| Ok(nix::sys::signal::SigSet::empty().thread_set_mask()?));
+    }
+}
+
 /// Resets every signal to its default action and unblocks all of them: a command must not inherit what its starter
 /// blocked or ignored for its own purposes.
 pub fn reset_signals() {

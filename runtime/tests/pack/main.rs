@@ -1,11 +1,12 @@
 //! Packing, checked with `unsquashfs` (package squashfs-tools) and GNU tar.
 
+mod pack_container;
 mod pack_directory;
 mod pack_failures;
 mod pack_tar;
 mod tree;
 
-use runtime::pack::{Epoch, Error, Options, Source, Summary, pack};
+use runtime::pack::{Choice, Epoch, Error, Intake, Layer, Options, Source, Summary};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -54,7 +55,20 @@ fn pack_to(source: &Path, image: &Path, options: &Options) -> Result<Summary, Er
     // A new file: some file systems write a truncated one to the disk at once, which takes long.
     let _ = std::fs::remove_file(image);
     let out = File::options().read(true).write(true).create_new(true).open(image).unwrap();
-    pack(&Source::detect(source)?, &out, 0, options, &mut ())
+    layer(source)?.pack(&out, 0, options, &mut ())
+}
+
+/// What is at `source`, looked into. It must have one layer.
+fn layer(source: &Path) -> Result<Layer, Error> {
+    layer_within(source, None)
+}
+
+/// The same with a limit to what it may unpack to.
+fn layer_within(source: &Path, limit: Option<u64>) -> Result<Layer, Error> {
+    let intake = Intake { scratch: tempfile::tempfile().unwrap(), limit, choice: Choice::default() };
+    let mut layers = Source::detect(source)?.open(intake, &mut ())?.layers;
+    assert_eq!(layers.len(), 1);
+    Ok(layers.remove(0))
 }
 
 /// The error and its sources, as the program prints them.

@@ -1,8 +1,8 @@
 //! Directories become squashfs and come back the same.
 
 use crate::tree::{assert_same, at, make, noise};
-use crate::{fixed, listing, options, pack_to, unpack};
-use runtime::pack::{Progress, Source, pack};
+use crate::{fixed, layer, listing, options, pack_to, unpack};
+use runtime::pack::Progress;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -35,10 +35,9 @@ fn everything_in_a_tree_comes_back_from_an_archive_behind_other_bytes() {
     let mut out = File::options().read(true).write(true).create_new(true).open(&image).unwrap();
     out.write_all(&[b'#'; 5000]).unwrap();
     let mut progress = Counted::default();
-    let source = Source::detect(&source).unwrap();
-    let summary = pack(&source, &out, 4096, &options(2), &mut progress).unwrap();
+    let summary = layer(&source).unwrap().pack(&out, 4096, &options(2), &mut progress).unwrap();
 
-    assert_same(source.path(), &unpack(&image, 4096, work.path()));
+    assert_same(&source, &unpack(&image, 4096, work.path()));
     let unpacked = work.path().join("unpacked");
     assert!(unpacked.join("dir/sparse").metadata().unwrap().blocks() * 512 < 1 << 20, "the holes were filled");
     let bytes = fs::read(&image).unwrap();

@@ -1,7 +1,7 @@
 //! What cannot be packed faithfully is an error that names it.
 
-use crate::{chain, options};
-use runtime::pack::{Error, Progress, Source, pack};
+use crate::{chain, layer, options};
+use runtime::pack::{Error, Progress};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ fn packed_while(early: bool, meddle: impl FnMut(&Path)) -> Error {
     fs::write(&path, vec![b'x'; 3 << 20]).unwrap();
     let out = File::options().read(true).write(true).create_new(true).open(work.path().join("image")).unwrap();
     let mut meddler = Meddler { path, early, meddle: Some(meddle) };
-    pack(&Source::detect(&source).unwrap(), &out, 0, &options(2), &mut meddler).unwrap_err()
+    layer(&source).unwrap().pack(&out, 0, &options(2), &mut meddler).unwrap_err()
 }
 
 fn grow(path: &Path) {
@@ -80,7 +80,7 @@ fn pack_fails_and_does_not_wait_when_a_file_becomes_a_pipe_or_a_link() {
 fn pack_says_why_the_output_cannot_be_written() {
     let work = tempfile::tempdir().unwrap();
     let full = File::options().read(true).write(true).open("/dev/full").unwrap();
-    let error = pack(&Source::detect(work.path()).unwrap(), &full, 0, &options(1), &mut ()).unwrap_err();
+    let error = layer(work.path()).unwrap().pack(&full, 0, &options(1), &mut ()).unwrap_err();
     let text = chain(&error);
     assert!(text.contains("No space left on device"), "{text}");
 
@@ -91,15 +91,18 @@ fn pack_says_why_the_output_cannot_be_written() {
     let image = work.path().join("image");
     File::create(&image).unwrap();
     let read_only = File::open(&image).unwrap();
-    let error = pack(&Source::detect(&source).unwrap(), &read_only, 0, &options(1), &mut ()).unwrap_err();
+    let error = layer(&source).unwrap().pack(&read_only, 0, &options(1), &mut ()).unwrap_err();
     assert!(chain(&error).contains("Bad file descriptor"), "{}", chain(&error));
 }
 
 #[test]
 fn pack_fails_when_a_directory_cannot_be_listed() {
     let work = tempfile::tempdir().unwrap();
-    let missing = Source::Directory(work.path().join("missing"));
+    let source = work.path().join("missing");
+    fs::create_dir(&source).unwrap();
+    let layer = layer(&source).unwrap();
+    fs::remove_dir(&source).unwrap();
     let out = tempfile::tempfile().unwrap();
-    let error = pack(&missing, &out, 0, &options(1), &mut ()).unwrap_err();
+    let error = layer.pack(&out, 0, &options(1), &mut ()).unwrap_err();
     assert!(chain(&error).contains("missing: No such file"), "{}", chain(&error));
 }

@@ -9,11 +9,11 @@ use std::process::Command;
 use tar::{Builder, EntryType, Header};
 
 /// Adds an entry whose name and target are taken as they are.
-fn add(tar: &mut Builder<Vec<u8>>, kind: EntryType, name: &str, link: &str, data: &[u8]) {
+pub fn add(tar: &mut Builder<Vec<u8>>, kind: EntryType, name: &str, link: &str, data: &[u8]) {
     add_with(tar, kind, name, link, data, |_| ());
 }
 
-fn add_with(
+pub fn add_with(
     tar: &mut Builder<Vec<u8>>,
     kind: EntryType,
     name: &str,
@@ -35,7 +35,7 @@ fn add_with(
     tar.append(&header, data).unwrap();
 }
 
-fn file(tar: &mut Builder<Vec<u8>>, name: &str, data: &[u8]) {
+pub fn file(tar: &mut Builder<Vec<u8>>, name: &str, data: &[u8]) {
     add(tar, EntryType::Regular, name, "", data);
 }
 

@@ -172,6 +172,26 @@ pub const COMMANDS: &[Spec] = &[
         frees_file: true,
     },
     Spec {
+        name: "cache",
+        summary: "Manage layers that were extracted because the host has no FUSE",
+        usages: &[
+            Usage {
+                line: "<list> [--json]",
+                words: &[
+                    ("list", "Lists the layers: digest, bytes and state, separated by colons"),
+                    ("--json", "Print a JSON array"),
+                ],
+            },
+            Usage { line: "<clear>", words: &[("clear", "Removes the layers that nobody uses")] },
+        ],
+        notes: &[
+            "They lie in $XDG_CACHE_HOME/fim, or ~/.cache/fim, for all images of the user. A layer is extracted again when it is needed.",
+            "Layers that running instances use are kept; the exit code is 125 then.",
+        ],
+        examples: &["fim-cache list"],
+        frees_file: false,
+    },
+    Spec {
         name: "inspect",
         summary: "Print what the image holds without running it",
         usages: &[Usage { line: "[--json]", words: &[("--json", "Print one JSON object")] }],

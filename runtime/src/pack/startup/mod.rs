@@ -9,7 +9,7 @@ mod libraries;
 mod tests;
 mod view;
 
-pub(super) use view::{Entry, View};
+pub(super) use view::{Entry, Names, View, resolve};
 
 use std::collections::HashSet;
 use std::ffi::OsString;

@@ -1,8 +1,8 @@
 //! The set of trees that stand in a table.
 
 use super::elf::tests::program;
-use super::view::resolve;
-use super::{Entry, Startup, View, find, has_shell};
+use super::resolve;
+use super::{Entry, Names, Startup, View, find, has_shell};
 use std::collections::BTreeMap;
 
 const NEEDED: u64 = 1;
@@ -37,11 +37,13 @@ impl Table {
     }
 }
 
-impl View for Table {
+impl Names for Table {
     fn entry(&self, path: &[u8]) -> Option<Entry> {
         self.0.get(path).map(|(entry, _)| entry.clone())
     }
+}
 
+impl View for Table {
     fn names(&self, path: &[u8]) -> Vec<Vec<u8>> {
         let prefix = [path, b"/"].concat();
         let below = self.0.keys().filter_map(|path| path.strip_prefix(&prefix[..]));

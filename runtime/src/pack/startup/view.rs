@@ -14,10 +14,14 @@ pub(in crate::pack) enum Entry {
     Other,
 }
 
-/// A tree. Paths are relative to its root, without `.`, `..` and doubled slashes; the root is empty.
-pub(in crate::pack) trait View {
+/// The names of a tree. Paths are relative to its root, without `.`, `..` and doubled slashes; the root is empty.
+pub(in crate::pack) trait Names {
     /// What is at `path`, whose parents are directories.
     fn entry(&self, path: &[u8]) -> Option<Entry>;
+}
+
+/// A tree that can be read.
+pub(in crate::pack) trait View: Names {
     /// The names in the directory at `path`, sorted.
     fn names(&self, path: &[u8]) -> Vec<Vec<u8>>;
     /// Up to `len` bytes of the regular file at `path` from `offset` on; fewer at its end only.
@@ -25,7 +29,7 @@ pub(in crate::pack) trait View {
 }
 
 /// Follows `path` (from the root, whether or not it begins with `/`) to what is no link. `..` of the root is the root.
-pub(super) fn resolve(view: &dyn View, path: &[u8]) -> Option<(Vec<u8>, Entry)> {
+pub(in crate::pack) fn resolve(view: &dyn Names, path: &[u8]) -> Option<(Vec<u8>, Entry)> {
     let mut rest: Vec<Vec<u8>> = parts(path).rev().map(<[u8]>::to_vec).collect();
     let (mut real, mut entry, mut links) = (Vec::<u8>::new(), Entry::Directory, 0);
     while let Some(part) = rest.pop() {

@@ -5,7 +5,9 @@
 //! binary attributes contain, and does not know sparse files in pax format.
 
 use super::pax::Records;
+use super::reader::Reader;
 use super::sparse;
+use crate::source::FileRange;
 use crate::squashfs::write::Xattrs;
 use std::io::{self, Read};
 use tar::Header;
@@ -35,8 +37,12 @@ pub struct Member {
     pub link: Vec<u8>,
     /// Bytes of the file, holes included.
     pub size: u64,
-    /// Ranges of the file that are in the archive: offset and length.
+    /// Bytes of the file that are in the archive.
+    pub stored: u64,
+    /// Ranges of the file that these bytes are: offset and length.
     pub data: sparse::Map,
+    /// Where the bytes begin in the archive.
+    pub at: u64,
     pub mode: u16,
     pub uid: u32,
     pub gid: u32,
@@ -73,12 +79,14 @@ fn bad(reason: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason.into())
 }
 
-/// Reads members from a stream.
-pub struct Archive<R> {
-    input: R,
+/// Reads the members of an archive.
+pub struct Archive {
+    input: Reader,
     global: Records,
-    /// Bytes of the current member's data that are not read, and of its padding.
-    left: (u64, u64),
+    /// Bytes of the current member's data and its padding, which are not read here.
+    left: u64,
+    /// Whether a member is given although its data is cut off.
+    incomplete: bool,
 }
 
 /// What extension headers said about the next member.
@@ -89,26 +97,19 @@ struct Extensions {
     records: Option<Records>,
 }
 
-impl<R: Read> Archive<R> {
-    /// A stream of members.
-    pub fn new(input: R) -> Self {
-        Self { input, global: Records::default(), left: (0, 0) }
+impl Archive {
+    /// The archive that is all of `range`.
+    pub fn new(range: FileRange) -> Self {
+        Self { input: Reader::new(range), global: Records::default(), left: 0, incomplete: false }
     }
 
-    /// Fills `buffer` with the next bytes of the current member's data.
-    ///
-    /// # Errors
-    /// When the archive ends before.
-    pub fn read_data(&mut self, buffer: &mut [u8]) -> io::Result<()> {
-        debug_assert!(buffer.len() as u64 <= self.left.0, "the map was checked against the data");
-        self.input.read_exact(buffer).map_err(cut_off)?;
-        self.left.0 -= buffer.len() as u64;
-        Ok(())
+    /// The same, to learn the names in an archive of which only the beginning is there.
+    pub fn naming(range: FileRange) -> Self {
+        Self { incomplete: true, ..Self::new(range) }
     }
 
     fn skip(&mut self, count: u64) -> io::Result<()> {
-        let skipped = io::copy(&mut (&mut self.input).take(count), &mut io::sink())?;
-        if skipped == count { Ok(()) } else { Err(cut_off(io::ErrorKind::UnexpectedEof.into())) }
+        self.input.skip(count).map_err(cut_off)
     }
 
     /// The next member, or `None` at the end.
@@ -116,8 +117,8 @@ impl<R: Read> Archive<R> {
     /// # Errors
     /// When the archive is damaged, cut off, or uses what cannot be packed.
     pub fn next(&mut self) -> io::Result<Option<Member>> {
-        let (data, padding) = std::mem::take(&mut self.left);
-        self.skip(data + padding)?;
+        let left = std::mem::take(&mut self.left);
+        self.skip(left)?;
         let mut extensions = Extensions::default();
         loop {
             let Some(header) = self.header()? else {
@@ -158,8 +159,6 @@ impl<R: Read> Archive<R> {
             }
         }
         if bytes.iter().all(|&byte| byte == 0) {
-            // To the end of a compressed stream, so that its checksum is verified.
-            io::copy(&mut self.input, &mut io::sink())?;
             return Ok(None);
         }
         if checksum_is_right(&header) {
@@ -206,11 +205,13 @@ impl<R: Read> Archive<R> {
         if kind == Type::Link && stored > 0 {
             return Err(bad("a hard link with data"));
         }
-        self.left = (stored, padded(stored)? - stored);
+        self.left = padded(stored)?;
         let mut member = Member {
             kind,
             size: stored,
+            stored,
             data: vec![(0, stored)],
+            at: self.input.position(),
             // Type bits in it mean nothing.
             mode: (header.mode().map_err(|_| field("mode"))? & 0o7777) as u16,
             uid: owner("uid", header.uid())?,
@@ -233,15 +234,20 @@ impl<R: Read> Archive<R> {
         if kind == Type::File {
             self.sparse(&mut member, header, old_sparse, &records)?;
         }
+        // What cannot be read later is found now.
+        if !self.incomplete {
+            self.input.holds(member.stored).map_err(cut_off)?;
+        }
         Ok(member)
     }
 
     /// Replaces size and ranges by those of a sparse file, if it is one.
     fn sparse(&mut self, member: &mut Member, header: &Header, old: bool, records: &Records) -> io::Result<()> {
-        let stored = member.size;
+        let stored = member.stored;
         if old {
             let header = header.as_gnu().ok_or_else(|| bad("a sparse file without a GNU header"))?;
             member.data = sparse::old(header, &mut self.input).map_err(cut_off)?;
+            member.at = self.input.position();
             member.size = header.real_size().map_err(|_| bad("a sparse file without a size"))?;
             return sparse::check(&member.data, member.size, stored);
         }
@@ -252,7 +258,9 @@ impl<R: Read> Archive<R> {
         let map = if records.number("GNU.sparse.major")? == Some(1) {
             let mut data = (&mut self.input).take(stored);
             let (map, taken) = sparse::from_data(&mut data).map_err(cut_off)?;
-            self.left.0 -= taken;
+            self.left -= taken;
+            member.stored -= taken;
+            member.at += taken;
             Some(map)
         } else {
             sparse::from_records(records)?
@@ -260,7 +268,7 @@ impl<R: Read> Archive<R> {
         if let Some(map) = map {
             member.size = real.ok_or_else(|| bad("a sparse file without a size"))?;
             member.data = map;
-            sparse::check(&member.data, member.size, self.left.0)?;
+            sparse::check(&member.data, member.size, member.stored)?;
         }
         Ok(())
     }

@@ -47,7 +47,7 @@ pub enum TreeError {
 }
 
 /// An index into a [`Tree`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(u32);
 
 impl NodeId {
@@ -187,6 +187,19 @@ impl Tree {
         Ok(())
     }
 
+    /// Takes away the name `name` of the directory `parent`, and what is below it.
+    pub fn remove(&mut self, parent: NodeId, name: &[u8]) {
+        let Body::Directory { children, .. } = &mut self.nodes[parent.index()].body else { return };
+        let mut gone: Vec<NodeId> = children.remove(name).into_iter().collect();
+        while let Some(id) = gone.pop() {
+            let node = &mut self.nodes[id.index()];
+            node.links -= 1;
+            if let Body::Directory { children, .. } = &mut node.body {
+                gone.extend(std::mem::take(children).into_values());
+            }
+        }
+    }
+
     fn put(&mut self, parent: NodeId, name: &[u8], id: NodeId) {
         let Body::Directory { children, .. } = &mut self.nodes[parent.index()].body else {
             panic!("the parent is not a directory");
@@ -284,6 +297,13 @@ impl Tree {
         children.into_iter().flatten().map(|(name, &id)| (&**name, id))
     }
 
+    /// The regular files that have a name, in the order in which they were added.
+    pub fn named_files(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let named = |node: &Node| node.links > 0 && matches!(node.body, Body::Other(Kind::File(_)));
+        // `add` refuses what does not fit.
+        (0u32..).map(NodeId).zip(&self.nodes).filter(move |(_, node)| named(node)).map(|(id, _)| id)
+    }
+
     /// The newest modification time in the tree, and with `limit` lowers those that are later.
     pub fn newest(&mut self, limit: Option<u32>) -> u32 {
         let mut newest = 0;
@@ -368,6 +388,21 @@ mod tests {
         assert_eq!(tree.nodes[file.index()].links, 1);
         tree.link(Tree::ROOT, b"link", file).unwrap();
         assert_eq!(tree.nodes[file.index()].links, 1);
+    }
+
+    #[test]
+    fn what_is_removed_takes_everything_below_with_it() {
+        let mut tree = Tree::new();
+        let outer = directory(&mut tree, b"outer");
+        let inner = tree.add(outer, b"inner", Metadata::default(), Kind::Directory).unwrap();
+        let kept = tree.add(inner, b"file", Metadata::default(), Kind::File(None)).unwrap();
+        let lost = tree.add(inner, b"lost", Metadata::default(), Kind::File(None)).unwrap();
+        tree.link(Tree::ROOT, b"link", kept).unwrap();
+        tree.remove(Tree::ROOT, b"outer");
+        tree.remove(Tree::ROOT, b"missing");
+        assert_eq!((tree.nodes[kept.index()].links, tree.nodes[lost.index()].links), (1, 0));
+        assert_eq!(tree.named_files().collect::<Vec<_>>(), [kept]);
+        assert_eq!(tree.get(Tree::ROOT, b"outer"), None);
     }
 
     #[test]

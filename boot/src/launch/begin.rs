@@ -1,0 +1,87 @@
+//! Starting the mount server of a new session.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::unistd::Pid;
+use runtime::mount_server::{self, Layer, Lower, Refused, Request};
+use runtime::session::lock;
+use runtime::source::ByteSource;
+use runtime::sys::process;
+
+use super::facts::Caller;
+use super::plan::LaunchPlan;
+use super::rung::Rung;
+use super::session::Server;
+use crate::interrupt::Interrupt;
+use crate::{Failure, Invocation, Message, cache};
+
+/// A mount server that is to be started.
+pub(super) struct Beginning<'a> {
+    pub invocation: &'a Invocation,
+    pub plan: &'a LaunchPlan,
+    pub data: &'a Path,
+    pub directory: &'a Path,
+    pub caller: &'a Caller,
+    pub rung: &'a Rung,
+}
+
+impl Beginning<'_> {
+    /// Starts it and waits until it has made the session's namespaces. On a host without FUSE, a second one gets extracted
+    /// layers.
+    pub(super) fn begin(
+        &self,
+        held: lock::Held,
+        interrupt: &mut Option<Interrupt>,
+    ) -> Result<(OwnedFd, Server, Pid), Failure> {
+        log::debug!("Overlay type: {}", self.invocation.image.config.overlay.name());
+        match self.server(Lower::Image(self.layers()?), held)? {
+            Ok(begun) => Ok(begun),
+            Err(why) => {
+                // The first server has the session lock until it is gone.
+                let held = lock::wait(self.data, lock::SESSION)?;
+                let own = *self.rung != Rung::Every;
+                let layers = cache::layers(self.invocation, self.caller, own, &why, interrupt)?;
+                self.server(Lower::Extracted(layers), held)?.map_err(Message::boxed)
+            }
+        }
+    }
+
+    fn layers(&self) -> Result<Vec<Layer>, Failure> {
+        let (image, path) = (&self.invocation.image, self.invocation.path.display());
+        let mut layers = Vec::new();
+        for index in image.root_layers() {
+            let source: Arc<dyn ByteSource> = Arc::new(image.layer_source(index)?);
+            log::debug!("Mounting layer from '{path}' with offset '{}'", image.config.layers[index].offset);
+            log::debug!("Overlay layer '{index}'");
+            let name = format!("layer {index} of {path}");
+            layers.push(Layer { name, source, descriptor: image.file.as_raw_fd() });
+        }
+        Ok(layers)
+    }
+
+    /// Starts a server; why not, in the inner result, when the host has no FUSE.
+    fn server(&self, lower: Lower, held: lock::Held) -> Result<Result<(OwnedFd, Server, Pid), String>, Failure> {
+        let ids = self.rung.session(self.caller);
+        let mut starting = mount_server::start(Request {
+            lower,
+            directory: self.directory.to_owned(),
+            data: self.data.to_owned(),
+            ids: ids.clone(),
+            lock: held,
+            image: self.invocation.image.superblock.uuid.0,
+            shape: self.plan.shape.clone(),
+        })?;
+        let (pid, server) = (starting.pid(), process::pidfd_open(starting.pid())?);
+        match starting.namespaces(&ids, self.rung.helpers(self.caller).as_ref()) {
+            Ok(()) => Ok(Ok((server, Server::Starting(starting), pid))),
+            Err(Refused::NoFuse(why)) => {
+                // Nobody else waits for this child.
+                let _ = nix::sys::wait::waitpid(pid, None);
+                Ok(Err(why))
+            }
+            Err(Refused::Other(text)) => Err(Message::boxed(text)),
+        }
+    }
+}
