@@ -4,6 +4,7 @@ pub mod data;
 mod detach;
 pub mod environment;
 pub mod facts;
+mod lines;
 pub mod plan;
 pub mod session;
 pub(crate) mod signals;
