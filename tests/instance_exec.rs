@@ -217,13 +217,38 @@ fn a_request_in_flight_survives_the_host_daemon_and_runs_once() {
     assert_eq!(host.sh("sort /tmp/ran").prints(), "0\n1\n2\n3");
 }
 
+/// A thousand clients of the host's shell, each with its own file for what it prints.
+const CLIENTS: &str = r#"
+mkdir out
+for ((i = 1; i <= 1000; i++)); do
+    "$IMAGE" fim-instance exec 0 sh -c "echo $i; exit $((i % 7))" < /dev/null > out/$i 2>&1 &
+    clients[i]=$!
+done
+echo started
+for ((i = 1; i <= 1000; i++)); do
+    wait ${clients[i]}
+    echo "$i:$?:$(< out/$i)"
+done
+"#;
+
 #[test]
-fn many_clients_at_once() {
+fn a_thousand_clients_at_once() {
     let host = Host::new();
-    let clients: Vec<Running> = (0..100).map(|number| host.exec(&["echo", &number.to_string()]).spawn()).collect();
-    for (number, client) in clients.into_iter().enumerate() {
-        client.wait().succeeds().quietly().with_stdout(&format!("{number}\n"));
+    let tree = host.instance.tree();
+    let daemon = tree.named("fim-host").pid;
+    // Nobody is served before all have asked.
+    nix::sys::signal::kill(daemon, Signal::SIGSTOP).unwrap();
+    let mut clients = host.world.host_sh(CLIENTS).spawn();
+    clients.expect("started");
+    let asking = clients.tree().0;
+    // The shell is one of them.
+    assert_eq!(asking.len(), 1001);
+    for client in &asking[1..] {
+        harness::process::wait_for_poll(client.pid);
     }
+    nix::sys::signal::kill(daemon, Signal::SIGCONT).unwrap();
+    let expected: String = (1..=1000).map(|number| format!("{number}:{}:{number}\n", number % 7)).collect();
+    clients.wait().succeeds().quietly().with_stdout(&format!("started\n{expected}"));
     assert_eq!(requests(&host.world), Vec::<String>::new());
 }
 

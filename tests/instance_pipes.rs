@@ -170,6 +170,19 @@ fn clients_that_open_and_never_write_hold_up_nobody() {
 }
 
 #[test]
+fn a_request_that_a_killed_host_daemon_had_read_is_served_by_the_next() {
+    let world = World::new();
+    let instance = sleeper(&world);
+    // Made, and the doorbell lost.
+    let mut client = Client::create(&session(&world).join("instances/0")).unwrap();
+    let tree = instance.tree();
+    tree.named("fim-host").kill();
+    tree.named("fim-host").wait_gone();
+    works(&world);
+    assert_eq!(reply(&mut client), Reply::Accepted);
+}
+
+#[test]
 fn what_is_planted_in_place_of_a_pipe_is_refused() {
     let world = World::new();
     let instance = sleeper(&world);

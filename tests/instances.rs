@@ -187,6 +187,86 @@ fn a_killed_host_daemon_is_replaced_and_gives_no_number_twice() {
     assert_eq!(world.app(&["fim-instance", "exec", "2", "echo", "here too"]).prints(), "here too");
 }
 
+/// Lines of a script that runs in a PID namespace of its own, where it chooses the numbers of processes.
+const NUMBERS: &str = r#"
+set -eu
+last=/proc/sys/kernel/ns_last_pid
+mkfifo "$HOME/ready"
+begin() {
+    "$IMAGE" fim-exec sh -c 'echo ready; exec sleep 1000' > "$HOME/ready" &
+    starter=$!
+    read -r line < "$HOME/ready"
+}
+ids() { "$IMAGE" fim-instance list | cut -d : -f 1 | tr '\n' ' '; }
+begin
+# Over the highest number to the lowest.
+echo $(($(< /proc/sys/kernel/pid_max) - 40)) > $last
+before=$starter
+begin
+until ((starter < before)); do before=$starter; begin; done
+echo "listed: $(ids)"
+echo "newest: $("$IMAGE" fim-instance exec "$("$IMAGE" fim-instance list | tail -n 1 | cut -d : -f 1)" echo works)"
+# A number of the dead is given to another process while nobody notices the death.
+for comm in /proc/[0-9]*/comm; do
+    if [[ $(cat "$comm" 2> /dev/null) == fim-host ]]; then kill -KILL "$(basename "$(dirname "$comm")")"; fi
+done
+dead=$("$IMAGE" fim-instance list | tail -n 1 | cut -d : -f 1)
+kill -KILL $starter
+wait $starter || :
+# Whatever else ends just now may still hold it, and whatever begins may take it.
+stranger=
+until [[ $stranger == "$starter" ]]; do
+    if [[ $stranger ]]; then kill -KILL $stranger; fi
+    echo $((starter - 1)) > $last
+    sleep 1000 &
+    stranger=$!
+done
+[[ -e $(echo "$XDG_RUNTIME_DIR"/fim/*/instances/$dead/record) ]] || { echo "the record has gone" >&2; exit 1; }
+echo "listed: $(ids)"
+for operation in exec kill stop; do
+    word=$([[ $operation != exec ]] || echo true)
+    echo "$operation: $("$IMAGE" fim-instance $operation $dead $word 2>&1 > /dev/null | cut -d : -f 2; echo ${PIPESTATUS[0]})"
+done
+kill -0 $starter
+begin
+echo "listed: $(ids)"
+"#;
+
+#[test]
+fn numbers_of_processes_that_begin_anew_mislead_nobody() {
+    let world = World::new();
+    let flags = if harness::is_root() { "-mp" } else { "-Urmp" };
+    let outcome = world
+        .equip(harness::TestCommand::new(harness::need("unshare")))
+        .args([flags, "--fork", "--kill-child", "--mount-proc"])
+        .arg(harness::need("bash"))
+        .args(["-c", NUMBERS])
+        .env("IMAGE", world.image())
+        .run()
+        .succeeds();
+    // All processes of the namespace ended with it at once, so that nobody was left to do this.
+    std::fs::remove_dir_all(world.sessions()).unwrap();
+    let text = outcome.text();
+    let lines: Vec<&str> = text.lines().collect();
+    let ids = |line: &str| -> Vec<u64> {
+        let ids = line.strip_prefix("listed: ").unwrap_or_else(|| panic!("{text}"));
+        ids.split_whitespace().map(|id| id.parse().unwrap()).collect()
+    };
+    let all = ids(lines[0]);
+    assert!(all.len() >= 2 && all == (0..all.len() as u64).collect::<Vec<_>>(), "{text}");
+    assert_eq!(lines[1], "newest: works");
+    let living = &all[..all.len() - 1];
+    assert_eq!(ids(lines[2]), living, "{text}");
+    for (operation, line) in ["exec", "kill", "stop"].iter().zip([lines[3], lines[5], lines[7]]) {
+        assert_eq!(line, format!("{operation}:  Instance index out of bounds"), "{text}");
+    }
+    assert_eq!([lines[4], lines[6], lines[8]], ["125"; 3], "{text}");
+    // The number of the dead is not given again.
+    let mut then = living.to_vec();
+    then.push(all.len() as u64);
+    assert_eq!(ids(lines[9]), then, "{text}");
+}
+
 #[test]
 fn the_listing_in_json_tells_what_runs() {
     let world = World::new();

@@ -264,3 +264,34 @@ fn a_program_that_only_polls_for_keys_behind_a_pipe_gets_them() {
         assert_eq!(terminal.settings(), before);
     }
 }
+
+#[test]
+fn a_program_that_polls_for_a_line_behind_a_pipe_gets_it() {
+    let world = World::new();
+    let mut terminal = Terminal::open(&world);
+    let before = terminal.settings();
+    for line in ["echo data | $IMAGE fim-exec probe line", "$IMAGE fim-exec probe line | cat"] {
+        terminal.enter(line);
+        terminal.expect("ready");
+        terminal.press("word\r");
+        terminal.expect("line word");
+        terminal.prompt();
+        assert_eq!(terminal.settings(), before);
+    }
+}
+
+#[test]
+fn what_a_pipeline_does_not_want_is_left_for_the_shell() {
+    let world = World::new();
+    let mut terminal = Terminal::open(&world);
+    terminal.run("mkfifo go");
+    // It writes to the terminal by its general name, and reads none of it.
+    terminal.enter("cat go | $IMAGE fim-exec sh -c 'exec 3>/dev/tty; echo u\"\"p >&3; cat; echo e\"\"nd >&3'");
+    terminal.expect("up");
+    terminal.press("echo later-$((1+1))\r");
+    // Shown by the user's terminal as it comes, and by the command after that.
+    terminal.expect("1))");
+    std::fs::write(world.path("go"), "data\n").unwrap();
+    terminal.expect("data\nend");
+    terminal.expect("later-2");
+}

@@ -44,6 +44,14 @@ fn watch(start_directory: &Path, mut doorbell: File, server: &OwnedFd, registry:
     let mut portals = Portals::new();
     adopt(registry, &mut instances, &mut portals);
     let mut notes = Notes { path: start_directory.join("host.log"), garbage: 0 };
+    // What a daemon before this one had read from its pipe and not passed on when it was killed. Their clients may not
+    // have seen it gone; a request that is rung twice runs once.
+    for &instance in instances.keys() {
+        let unserved = request::unserved(&registry.directory(instance)).into_iter().flatten();
+        for refused in unserved.filter_map(|request| route(Ring::Exec { instance, request }, registry)) {
+            notes.add(&refused);
+        }
+    }
     let mut doorbells = Doorbells::default();
     loop {
         let ids: Vec<u64> = instances.keys().copied().collect();

@@ -38,6 +38,14 @@ pub fn ring(session: &Path, ring: Ring) -> Result<bool, Error> {
     ring_pipe(&doorbell(session), ring)
 }
 
+/// Rings the host daemon; returns its pipe, which shows an error when it has gone, or `None` when none listens.
+///
+/// # Errors
+/// When something else stands in the pipe's place.
+pub fn ring_and_hold(session: &Path, ring: Ring) -> Result<Option<File>, Error> {
+    hold(&doorbell(session), ring)
+}
+
 /// Rings the guest daemon of the instance with this directory; false when it has gone.
 ///
 /// # Errors
@@ -47,12 +55,16 @@ pub fn ring_guest(instance: &Path, ring: Ring) -> Result<bool, Error> {
 }
 
 fn ring_pipe(path: &Path, ring: Ring) -> Result<bool, Error> {
-    let Some(mut pipe) = pipe::writer(path)? else { return Ok(false) };
+    Ok(hold(path, ring)?.is_some())
+}
+
+fn hold(path: &Path, ring: Ring) -> Result<Option<File>, Error> {
+    let Some(mut pipe) = pipe::writer(path)? else { return Ok(None) };
     // A full pipe empties as fast as the daemon reads; a doorbell is small enough to be written whole or not at all.
     crate::request::block(&pipe).map_err(Error::io("ring", path))?;
     match pipe.write(&Doorbell::encode(ring)) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Ok(_) => Ok(Some(pipe)),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(None),
         Err(error) => Err(Error::io("ring", path)(error)),
     }
 }

@@ -176,7 +176,7 @@ impl Portal {
         let portal = Self {
             allowed: text.lines().map(str::to_owned).collect(),
             bell: pipe::listener(&path.join(BELL))?,
-            free: free_places(&path)?.collect(),
+            free: request::unserved(&path)?.collect(),
             path,
         };
         Ok(Some(portal))
@@ -211,16 +211,6 @@ impl Portal {
     pub fn remove(&self, id: RequestId) {
         request::remove(&self.path, id);
     }
-}
-
-fn free_places(portal: &Path) -> Result<impl Iterator<Item = RequestId> + use<>, Error> {
-    let requests = portal.join(REQUESTS);
-    let entries = fs::read_dir(&requests).map_err(Error::io("list", &requests))?;
-    Ok(entries.filter_map(move |entry| {
-        let name = entry.ok()?.file_name();
-        let id = RequestId::parse(name.to_str()?)?;
-        request::pending(&requests.join(name)).exists().then_some(id)
-    }))
 }
 
 /// Copies the running program to `target` as a portal client: a mark in its ELF header says so. Neither a name nor a word
@@ -261,7 +251,7 @@ pub fn is_client(program: &File) -> bool {
 pub fn claim(portal: &Path) -> Result<Option<Client>, Error> {
     loop {
         let mut busy = None;
-        for id in free_places(portal)? {
+        for id in request::unserved(portal)? {
             let directory = portal.join(REQUESTS).join(id.name());
             // Gone: somebody else's request is being served there.
             let Ok(marker) = File::open(request::pending(&directory)) else { continue };

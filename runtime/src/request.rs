@@ -62,6 +62,20 @@ pub fn pending(request: &Path) -> PathBuf {
     request.join(PENDING)
 }
 
+/// The requests below an instance's directory or a portal that nobody serves yet.
+///
+/// # Errors
+/// When there is no place for requests.
+pub fn unserved(above: &Path) -> Result<impl Iterator<Item = RequestId> + use<>, Error> {
+    let requests = above.join(REQUESTS);
+    let entries = fs::read_dir(&requests).map_err(Error::io("list", &requests))?;
+    Ok(entries.filter_map(move |entry| {
+        let name = entry.ok()?.file_name();
+        let id = RequestId::parse(name.to_str()?)?;
+        pending(&requests.join(name)).exists().then_some(id)
+    }))
+}
+
 /// Makes the pipes of a request that some client will make.
 ///
 /// # Errors

@@ -303,6 +303,19 @@ static int wait_for_key(void)
     return key == '-';
 }
 
+/* A program that asks for a line and waits for it by poll(2) before it reads. */
+static int wait_for_line(void)
+{
+    char line[80] = "";
+    int terminal = open("/dev/tty", O_RDWR);
+    dprintf(terminal, "ready\n");
+    struct pollfd lines = {.fd = terminal, .events = POLLIN};
+    if (poll(&lines, 1, 30000) == 1)
+        (void)!read(terminal, line, sizeof line - 1);
+    dprintf(terminal, "line %s", line);
+    return !line[0];
+}
+
 int main(int argc, char **argv)
 {
     const char *verb = argc > 1 ? argv[1] : "";
@@ -364,6 +377,8 @@ int main(int argc, char **argv)
         return 9;
     } else if (!strcmp(verb, "keys")) {
         return wait_for_key();
+    } else if (!strcmp(verb, "line")) {
+        return wait_for_line();
     } else if (!strcmp(verb, "raise")) {
         raise(atoi(argv[2]));
     } else if (!strcmp(verb, "ignored")) {

@@ -78,26 +78,22 @@ struct Caller<'a> {
 impl Caller<'_> {
     /// Rings; returns the daemon's pipe, which shows an error when the daemon has gone.
     fn announce(&self) -> Result<Option<File>, Failure> {
-        self.ring()?;
-        Ok(pipe::writer(&host::doorbell(&self.session.record.directory))?)
-    }
-
-    fn ring(&self) -> Result<(), Failure> {
         let directory = &self.session.record.directory;
-        if host::ring(directory, self.ring)? {
-            return Ok(());
+        let ring = || host::ring_and_hold(directory, self.ring);
+        if let Some(daemon) = ring()? {
+            return Ok(Some(daemon));
         }
         let starting = lock::wait(&self.session.data, lock::START)?;
         // Another client may have been faster.
-        if host::ring(directory, self.ring)? {
-            return Ok(());
+        if let Some(daemon) = ring()? {
+            return Ok(Some(daemon));
         }
         let server = process::pidfd_open(self.session.record.server)
             .map_err(|_| Message::boxed("the session has ended with its mount server"))?;
         let _daemon: Pid = host::start(directory, &self.session.data, server, &starting, self.roles.host)?;
-        if host::ring(directory, self.ring)? {
-            return Ok(());
+        match ring()? {
+            Some(daemon) => Ok(Some(daemon)),
+            None => Err(Message::boxed("the host daemon cannot be started; see the kernel log")),
         }
-        Err(Message::boxed("the host daemon cannot be started; see the kernel log"))
     }
 }

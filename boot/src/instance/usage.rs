@@ -2,7 +2,9 @@
 
 use std::fs;
 
+use nix::unistd::Pid;
 use runtime::session::registry::Instance;
+use runtime::sys::process;
 
 /// Use of an instance so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -15,7 +17,7 @@ pub(super) struct Usage {
 
 /// Looks at every process of an instance.
 pub(super) fn of(instance: &Instance) -> Usage {
-    let mut pending = vec![instance.pid.as_raw()];
+    let mut pending = vec![instance.pid];
     let mut usage = Usage::default();
     while let Some(pid) = pending.pop() {
         // Daemons of the session may be children of the starter that began it; they are no part of its instance.
@@ -25,8 +27,7 @@ pub(super) fn of(instance: &Instance) -> Usage {
         }
         usage.memory += proportional_set(pid);
         usage.ticks += fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|stat| ticks(&stat)).unwrap_or(0);
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        pending.extend(children.split_whitespace().filter_map(|word| word.parse::<i32>().ok()));
+        pending.extend(process::children(pid));
     }
     usage
 }
@@ -34,7 +35,7 @@ pub(super) fn of(instance: &Instance) -> Usage {
 /// Names of the processes that belong to the session as a whole.
 const DAEMONS: [&str; 2] = ["fim-host", "fim-mount"];
 
-fn proportional_set(pid: i32) -> u64 {
+fn proportional_set(pid: Pid) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let kib = text.lines().find_map(|line| line.strip_prefix("Pss:")?.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or_default() * 1024

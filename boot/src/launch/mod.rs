@@ -12,6 +12,7 @@ pub mod facts;
 pub mod grants;
 pub mod identity;
 mod ld_cache;
+mod lines;
 pub mod plan;
 mod rung;
 pub mod session;

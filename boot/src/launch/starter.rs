@@ -14,7 +14,7 @@ use runtime::sys::process::{self, Change};
 
 use super::detach::Detached;
 use super::signals;
-use super::terminal::{Bridge, Screen, stop_here};
+use super::terminal::{Bridge, stop_here};
 
 /// The state of the process that the user started.
 pub(super) struct Starter {
@@ -67,7 +67,7 @@ impl Starter {
         while !self.is_over(channel_open) {
             let nobody = signals.as_fd();
             let bridge = self.bridge.as_ref();
-            let keys = bridge.map(|bridge| &bridge.screen).filter(|screen| screen.holds_terminal()).map(Screen::as_fd);
+            let keys = bridge.and_then(Bridge::typed);
             let output = bridge.map(Bridge::inner);
             let log = self.detached.as_ref().and_then(Detached::output);
             let places = [Some(signals.as_fd()), channel_open.then(|| self.channel.as_fd()), keys, output, log];
@@ -87,11 +87,14 @@ impl Starter {
             if let (true, Some(detached)) = (log, &mut self.detached) {
                 detached.take_output();
             }
-            if output {
-                self.pass_output();
-            }
-            if key && self.bridge.as_mut().is_some_and(|bridge| !bridge.screen.pass_keys()) {
+            if output && self.bridge.as_mut().is_some_and(|bridge| !bridge.pass_output()) {
                 self.bridge = None;
+            }
+            if key && self.bridge.as_mut().is_some_and(|bridge| !bridge.pass_keys()) {
+                self.bridge = None;
+            }
+            if (key || output) && self.bridge.as_mut().is_some_and(Bridge::take_for_keys) {
+                self.tell(ToGuest::Foreground);
             }
             if signal {
                 while let Ok(Some(info)) = signals.read_signal() {
@@ -118,15 +121,6 @@ impl Starter {
     fn is_over(&self, channel_open: bool) -> bool {
         let said = self.alone && self.outcome.is_some() && self.bridge.is_none();
         said || (self.ended && !channel_open)
-    }
-
-    fn pass_output(&mut self) {
-        let Some(bridge) = &mut self.bridge else { return };
-        if !bridge.pass_output() {
-            self.bridge = None;
-        } else if bridge.take_for_keys() {
-            self.tell(ToGuest::Foreground);
-        }
     }
 
     /// Takes one message of the guest daemon; false when it has gone.

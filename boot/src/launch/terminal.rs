@@ -10,6 +10,8 @@ use nix::unistd::{Pid, getpgrp, tcgetpgrp};
 use runtime::line_ends::{self, LineEnds};
 use runtime::sys::{process, pty};
 
+use super::lines::{self, Lines};
+
 fn standard(index: usize) -> nix::Result<OwnedFd> {
     match index {
         0 => nix::unistd::dup(std::io::stdin()),
@@ -164,6 +166,8 @@ pub(super) struct Bridge {
     /// Whether the instance's terminal began with whole lines: one that does not any more has a program that wants keys.
     began_with_lines: bool,
     wants_keys: bool,
+    /// Where the command may come to want lines without having the terminal.
+    lines: Option<Lines>,
 }
 
 impl Bridge {
@@ -172,7 +176,9 @@ impl Bridge {
         let screen = Screen::new(terminals, Some(inner.try_clone()?))?;
         termios::tcsetattr(&inner, SetArg::TCSANOW, &screen.saved)?;
         let began_with_lines = screen.saved.local_flags.contains(LocalFlags::ICANON);
-        let bridge = Self { screen, inner, ends: LineEnds::default(), began_with_lines, wants_keys: false };
+        // A command in the foreground has the terminal from the start.
+        let lines = (!(terminals[0] && terminals[1])).then(|| Lines::watch(&screen.user)).transpose()?;
+        let bridge = Self { screen, inner, ends: LineEnds::default(), began_with_lines, wants_keys: false, lines };
         bridge.copy_size();
         Ok(bridge)
     }
@@ -216,10 +222,28 @@ impl Bridge {
         let _ = self.screen.user.write_all(&self.ends.pass(bytes, both_end_lines));
     }
 
-    /// Takes the user's terminal for a program that waits for single keys without ever reading, which would have
-    /// stopped it; true when it was taken.
+    /// Readable when the user has typed something that may be for the command.
+    pub(super) fn typed(&self) -> Option<BorrowedFd<'_>> {
+        if self.screen.holds_terminal() { Some(self.screen.as_fd()) } else { self.lines.as_ref().map(Lines::as_fd) }
+    }
+
+    /// Passes on what the user has typed, if the command has the terminal; false when the terminal is gone.
+    pub(super) fn pass_keys(&mut self) -> bool {
+        if self.screen.holds_terminal() {
+            return self.screen.pass_keys();
+        }
+        if let Some(lines) = &self.lines {
+            lines.hear();
+        }
+        true
+    }
+
+    /// Takes the user's terminal for a program that waits for keys without having read, which would have stopped it;
+    /// true when it was taken.
     pub(super) fn take_for_keys(&mut self) -> bool {
-        let takes = self.wants_keys && self.screen.can_take();
+        let takes = (self.wants_keys || self.lines.is_some())
+            && self.screen.can_take()
+            && (self.wants_keys || lines::wanted(self.screen.as_fd()));
         if takes {
             self.screen.take();
         }

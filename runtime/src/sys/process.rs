@@ -170,6 +170,13 @@ pub fn start_time(pid: Pid) -> Option<u64> {
     std::str::from_utf8(field).ok()?.parse().ok()
 }
 
+/// The children of a process, as far as its only or main thread has made them (proc_pid_children(5)).
+#[must_use]
+pub fn children(pid: Pid) -> Vec<Pid> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    children.split_whitespace().filter_map(|word| word.parse().ok()).map(Pid::from_raw).collect()
+}
+
 /// Sets the file creation mask and returns the one before.
 pub fn set_umask(mask: libc::mode_t) -> libc::mode_t {
     // SAFETY: umask(2) takes an integer and cannot fail.
