@@ -253,22 +253,35 @@ enum Opened<'a> {
     Extracted(&'a [Extracted]),
 }
 
+/// Makes this a process of its own: no terminal, no streams.
+fn become_daemon(request: &Request) -> Result<(), Error> {
+    descriptor::detach_standard_streams().map_err(io_error("open", "/dev/null"))?;
+    nix::unistd::setsid().map_err(|errno| io_error("start", "a session of processes")(errno.into()))?;
+    title::set("fim-mount", format!("fim: mount server of {}", request.directory.display()).as_bytes());
+    process::set_umask(0o022);
+    journal::direct_to(&request.data.join(JOURNAL));
+    Ok(())
+}
+
+fn open_archives(layers: &[Layer]) -> Result<Vec<Arc<Archive>>, Error> {
+    let open = |layer: &Layer| {
+        let open = Archive::open(Arc::clone(&layer.source));
+        open.map(Arc::new).map_err(|source| Error::Layer { layer: layer.name.clone(), source })
+    };
+    layers.iter().map(open).collect()
+}
+
 fn serve(request: &Request, channel: &mut UnixStream) -> Result<(Option<fuse::Server>, Alive), Error> {
-    // 1. A process of its own: no terminal, no streams, no descriptor of the starter.
+    // 1. No descriptor of the starter.
     let mut keep: Vec<i32> = match &request.lower {
         Lower::Image(layers) => layers.iter().map(|layer| layer.descriptor).collect(),
         Lower::Extracted(layers) => layers.iter().map(|layer| layer.lock.file().as_raw_fd()).collect(),
     };
     keep.extend([0, 1, 2, channel.as_raw_fd(), request.lock.file().as_raw_fd()]);
     descriptor::close_all_but(&keep).map_err(|errno| io_error("close", "inherited descriptors")(errno.into()))?;
-    descriptor::detach_standard_streams().map_err(io_error("open", "/dev/null"))?;
-    nix::unistd::setsid().map_err(|errno| io_error("start", "a session of processes")(errno.into()))?;
-    title::set("fim-mount", format!("fim: mount server of {}", request.directory.display()).as_bytes());
-    process::set_umask(0o022);
-    journal::direct_to(&request.data.join(JOURNAL));
-    // 2. Namespaces of the session. Every ID is written by the starter where that takes its privileges.
-    //    The kernel wants the FUSE device opened inside the user namespace that mounts; before anybody builds on this
-    //    server, for without the device there is another way.
+    // 2. Namespaces of the session. Every ID is written by the starter where that takes its privileges; what needs no
+    //    ID is done meanwhile. The kernel wants the FUSE device opened inside the user namespace that mounts; before
+    //    anybody builds on this server, for without the device there is another way.
     diagnose::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
     let opened = match &request.lower {
         Lower::Image(layers) => {
@@ -276,15 +289,18 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(Option<fuse::Se
         }
         Lower::Extracted(layers) => Opened::Extracted(layers),
     };
-    match request.ids {
-        IdMap::Single { .. } => {
-            request.ids.write(nix::unistd::getpid()).map_err(diagnose::id_map)?;
-            channel.write_all(&[NAMESPACES]).map_err(io_error("reach", "the starter"))?;
-        }
-        IdMap::Ranges { .. } | IdMap::Full => channel
-            .write_all(&[NAMESPACES])
-            .and_then(|()| channel.read_exact(&mut [0]))
-            .map_err(io_error("reach", "the starter"))?,
+    let maps_itself = matches!(request.ids, IdMap::Single { .. });
+    if maps_itself {
+        request.ids.write(nix::unistd::getpid()).map_err(diagnose::id_map)?;
+    }
+    channel.write_all(&[NAMESPACES]).map_err(io_error("reach", "the starter"))?;
+    become_daemon(request)?;
+    let archives = match &opened {
+        Opened::Image(layers, _) => open_archives(layers)?,
+        Opened::Extracted(_) => Vec::new(),
+    };
+    if !maps_itself {
+        channel.read_exact(&mut [0]).map_err(io_error("reach", "the starter"))?;
     }
     // 3. Later mounts of the host arrive here, ours never leave.
     let none: Option<&str> = None;
@@ -294,7 +310,7 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(Option<fuse::Se
     //    extracted.
     let directory = request.directory.join("layers");
     let (server, count) = match opened {
-        Opened::Image(layers, device) => (Some(serve_image(layers, device, &directory, &request.ids)?), layers.len()),
+        Opened::Image(layers, device) => (Some(serve_image(archives, device, &directory, &request.ids)?), layers.len()),
         Opened::Extracted(layers) => (overlay::name_directories(layers, &directory).map(|()| None)?, layers.len()),
     };
     // 5. One overlay on them.
@@ -324,14 +340,12 @@ fn end(ranges: &[Range]) -> u32 {
 }
 
 /// Mounts the layers of an image and serves them.
-fn serve_image(layers: &[Layer], device: OwnedFd, directory: &Path, ids: &IdMap) -> Result<fuse::Server, Error> {
-    let archives = layers
-        .iter()
-        .map(|layer| {
-            let open = Archive::open(Arc::clone(&layer.source));
-            open.map(Arc::new).map_err(|source| Error::Layer { layer: layer.name.clone(), source })
-        })
-        .collect::<Result<Vec<_>, Error>>()?;
+fn serve_image(
+    archives: Vec<Arc<Archive>>,
+    device: OwnedFd,
+    directory: &Path,
+    ids: &IdMap,
+) -> Result<fuse::Server, Error> {
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let options = fuse::mount_data(device.as_raw_fd(), 0, 0);
     mount(Some("fim"), directory, Some("fuse.fim"), flags, Some(options.as_str()))
