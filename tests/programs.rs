@@ -27,17 +27,23 @@ const PACKAGES: [&str; 9] = [
 /// A world with an image of these programs, which is built once.
 fn programs() -> World {
     static IMAGE: OnceLock<fs::File> = OnceLock::new();
-    let image = IMAGE.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap();
-        let image = directory.path().join("programs.flatimage");
-        let tree = harness::debian::tree("programs", &PACKAGES);
-        // Minutes for a program without optimisation, on a busy machine.
-        let status = std::process::Command::new(harness::FIM)
-            .args(["build", tree.to_str().unwrap(), "-o", image.to_str().unwrap(), "--level", "1", "--quiet"])
-            .status();
-        assert!(status.unwrap().success(), "cannot pack {}", tree.display());
-        fs::File::open(image).unwrap()
-    });
+    with_image(IMAGE.get_or_init(|| packed("programs", &PACKAGES)))
+}
+
+/// An image of a Debian with these packages. The file has no name any more, so that nothing has to be removed.
+fn packed(name: &str, packages: &[&str]) -> fs::File {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("packed.flatimage");
+    let tree = harness::debian::tree(name, packages);
+    // Minutes for a program without optimisation, on a busy machine.
+    let status = std::process::Command::new(harness::FIM)
+        .args(["build", tree.to_str().unwrap(), "-o", image.to_str().unwrap(), "--level", "1", "--quiet"])
+        .status();
+    assert!(status.unwrap().success(), "cannot pack {}", tree.display());
+    fs::File::open(image).unwrap()
+}
+
+fn with_image(image: &fs::File) -> World {
     let world = World::empty();
     world::copy(Path::new(&format!("/proc/{}/fd/{}", std::process::id(), image.as_raw_fd())), world.image());
     world
@@ -219,24 +225,41 @@ struct Display {
 fn display(world: &World, options: &[&str]) -> Display {
     let mut server = world
         .equip(TestCommand::new(need("Xvfb")))
-        .args(["-displayfd", "1", "-screen", "0", "320x240x24", "-nolisten", "tcp"])
+        .args(["-displayfd", "1", "-screen", "0", "320x240x24", "-nolisten", "tcp", "-noreset"])
         .args(options)
         .spawn();
     let number = server.line();
     Display { _server: server, name: format!(":{number}") }
 }
 
-/// Waits until the host sees a window of this name on the display; returns a screenshot.
-fn screenshot(world: &World, display: &Display, name: &str, authority: &Path) -> Vec<u8> {
+/// Waits until the host sees a window of this name on the display and `enough` says so of a picture of the screen.
+fn wait_for_window(
+    world: &World,
+    display: &Display,
+    name: &str,
+    authority: &Path,
+    enough: impl Fn(&mut dyn Iterator<Item = [u8; 3]>) -> bool,
+) {
     let host = |program: &str| {
         let command = world.equip(TestCommand::new(need(program))).env("DISPLAY", &display.name);
         command.env("XAUTHORITY", authority)
     };
     let begin = Instant::now();
-    while !host("xwininfo").args(["-root", "-tree"]).run().succeeds().text().contains(&format!("\"{name}\"")) {
-        assert!(begin.elapsed() < DEADLINE, "no window {name:?} on {}", display.name);
+    loop {
+        let windows = host("xwininfo").args(["-root", "-tree"]).run().succeeds().text();
+        let picture = host("xwd").args(["-root", "-silent"]).run().succeeds().stdout;
+        if windows.contains(&format!("\"{name}\"")) && enough(&mut pixels(&picture)) {
+            return;
+        }
+        assert!(begin.elapsed() < DEADLINE, "nothing is seen of {name:?} on {}: {windows}", display.name);
     }
-    host("xwd").args(["-root", "-silent"]).run().succeeds().stdout
+}
+
+/// The pixels of a picture of xwd(1), of 24 bits: blue, green, red and a filling (X11/XWDFile.h).
+fn pixels(picture: &[u8]) -> impl Iterator<Item = [u8; 3]> {
+    let number = |index: usize| u32::from_be_bytes(picture[index * 4..][..4].try_into().unwrap()) as usize;
+    let (header, colours) = (number(0), number(19));
+    picture[header + colours * 12..].chunks_exact(4).map(|pixel| [pixel[0], pixel[1], pixel[2]])
 }
 
 /// An authority file for any display (Xauth(3), family 65535 is every host).
@@ -264,13 +287,39 @@ fn an_x_program_shows_its_window_with_xorg_only() {
         logo().run().exits(1).complains_of(&["Can't open display"]);
         grant(&world, "xorg");
         let running = logo().spawn();
-        let shot = screenshot(&world, &display, "xlogo", file);
-        let colours: std::collections::BTreeSet<&[u8]> = shot[4096..].chunks_exact(4).collect();
-        assert!(colours.len() > 1, "the screen is empty");
+        wait_for_window(&world, &display, "xlogo", file, |pixels| {
+            pixels.collect::<std::collections::BTreeSet<_>>().len() > 1
+        });
         running.signal(nix::sys::signal::Signal::SIGTERM);
         running.wait();
     }
     // With the cookie's file missing, the server says no.
     let display = display(&world, &["-auth", cookie.to_str().unwrap()]);
     world.exec(&["xlogo"]).env("DISPLAY", &display.name).run().exits(1);
+}
+
+#[test]
+fn chromium_renders_a_page_with_its_own_sandbox_on() {
+    let world = with_image(&packed("chromium", &["chromium", "dbus-x11", "fonts-dejavu-core"]));
+    let display = display(&world, &[]);
+    fs::write(world.path("page.html"), "<title>page</title><body style='background: #ff0000'></body>").unwrap();
+    world.app(&["fim-bind", "add", "ro", "$FIM_DIR_SELF/page.html", "/page.html"]).run().succeeds();
+    // It does not run as root with its sandbox on.
+    world.app(&["fim-env", "add", "UID=1000", "GID=1000", "HOME=/home/user"]).run().succeeds();
+    grant(&world, "xorg");
+    let mut running = world
+        .exec(&["chromium", "--no-first-run", "--disable-gpu", "--password-store=basic", "--ozone-platform=x11"])
+        .args(["--window-position=0,0", "--window-size=320,240", "--app=file:///page.html"])
+        .env("DISPLAY", &display.name)
+        .spawn();
+    let none = world.path("none");
+    wait_for_window(&world, &display, "page", &none, |pixels| {
+        pixels.filter(|pixel| *pixel == [0, 0, 255]).count() > 10_000
+    });
+    // Its renderers are in PID namespaces of their own, below the instance's.
+    let levels = world.app(&["fim-instance", "exec", "0", "sh", "-c", "grep -h ^NSpid: /proc/[0-9]*/status"]).prints();
+    assert!(levels.lines().any(|line| line.split_whitespace().count() > 2), "{levels}");
+    running.close_stdin();
+    running.signal(nix::sys::signal::Signal::SIGTERM);
+    running.wait();
 }
