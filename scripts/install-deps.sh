@@ -22,6 +22,7 @@ test perl-base        reads directories in ways that no shell does
 test util-linux       setpriv, setsid, unshare, mount, prlimit
 test strace           makes single system calls of a writer fail
 test python3          scripts/test.sh reads cargo's messages with it
+test musl-tools       a program of another C library that asks for names
 test dbus-daemon      the session bus of the host
 test python3-dbus     a notification daemon for it
 test python3-gi       its main loop

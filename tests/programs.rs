@@ -82,6 +82,56 @@ fn curl_reaches_the_hosts_loopback_with_network_only() {
     assert!(world.in_namespace(line).prints().starts_with("192.0.2.7 "));
 }
 
+/// Answers on port 53 that every name is 192.0.2.7.
+const NAME_SERVER: &str = r#"
+import socket
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("127.0.0.1", 53))
+print("ready", flush=True)
+while True:
+    query, peer = server.recvfrom(512)
+    end = query.index(b"\0", 12) + 5
+    answer = b"\xc0\x0c\0\1\0\1\0\0\0\5\0\4\xc0\0\2\7" if query[end - 3] == 1 else b""
+    counts = b"\0\1" + (b"\0\1" if answer else b"\0\0") + b"\0\0\0\0"
+    server.sendto(query[:2] + b"\x85\x80" + counts + query[12:end] + answer, peer)
+"#;
+
+/// Prints the address of a name.
+const RESOLVE: &str = r#"
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <stdio.h>
+int main(int argc, char **argv)
+{
+    struct addrinfo *found, hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
+    int error = argc > 1 ? getaddrinfo(argv[1], 0, &hints, &found) : EAI_NONAME;
+    return puts(error ? "unknown" : inet_ntoa(((struct sockaddr_in *)found->ai_addr)->sin_addr)) < 0;
+}
+"#;
+
+#[test]
+fn names_are_resolved_by_the_hosts_server_in_guests_of_glibc_and_musl() {
+    let world = programs();
+    fs::write(world.path("resolve.c"), RESOLVE).unwrap();
+    fs::write(world.path("server.py"), NAME_SERVER).unwrap();
+    need("musl-gcc");
+    world.host_sh("musl-gcc -static -o resolve resolve.c").run().succeeds().quietly();
+    world.app(&["fim-bind", "add", "ro", "$FIM_DIR_SELF/resolve", "/bin/resolve"]).run().succeeds();
+    // A network of its own, where the port of name servers is free for everybody.
+    let script = "set -e; /bin/busybox ip link set lo up; mount -t tmpfs none /mnt; \
+                  echo nameserver 127.0.0.1 > /mnt/file; mount --bind /mnt/file /etc/resolv.conf; \
+                  mkfifo ready; /usr/bin/python3 server.py > ready & trap 'kill $!' EXIT; read word < ready; \
+                  \"$IMAGE\" fim-exec sh -c 'getent hosts name.example; resolve name.example'";
+    let flags = if harness::is_root() { "-mn" } else { "-Urmn" };
+    let resolve = || {
+        let run = world.host_sh("rm -f ready; exec unshare $0 bash -c \"$1\"").args([flags, script]).run();
+        run.succeeds().text().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(resolve(), ["unknown"]);
+    grant(&world, "network");
+    assert_eq!(resolve(), ["192.0.2.7", "name.example", "192.0.2.7"]);
+}
+
 #[test]
 fn git_python_and_node_run_as_the_caller() {
     let world = programs();
