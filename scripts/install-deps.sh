@@ -26,6 +26,7 @@ test apt              apt-get fetches the packages that the tests install in the
 test dpkg             dpkg-deb reads what stands in a package
 test strace           makes single system calls of a writer fail
 test python3          scripts/test.sh reads cargo's messages with it
+test musl-tools       a program of another C library that asks for names
 test dbus-daemon      the session bus of the host
 test python3-dbus     a notification daemon for it
 test python3-gi       its main loop

@@ -111,5 +111,8 @@ fn a_command_in_an_instance_has_its_identity() {
     running.expect("ready");
     let who = world.app(&["fim-instance", "exec", "0", "sh", "-c", WHO]).env("USER", "ann").prints();
     assert_eq!(who, "1234:5:app:app:/home/app:/bin/sh");
+    // Which the image may not tell any more.
+    world.app(&["fim-env", "clear"]).run().succeeds();
+    assert_eq!(world.app(&["fim-instance", "exec", "0", "sh", "-c", WHO]).env("USER", "ann").prints(), who);
     running.wait().succeeds();
 }

@@ -149,6 +149,23 @@ fn xorg_with_and_without_an_authority_file() {
 }
 
 #[test]
+fn a_display_with_an_abstract_socket_only_is_named_and_takes_network() {
+    use std::os::linux::net::SocketAddrExt;
+    let world = World::new();
+    let number = 20_000 + std::process::id();
+    let name = format!("/tmp/.X11-unix/X{number}");
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+    let _server = UnixListener::bind_addr(&address).unwrap();
+    grant(&world, "xorg");
+    let explained = world.app(&["fim-perms", "explain"]).env("DISPLAY", format!(":{number}")).prints();
+    assert!(explained.contains("an abstract one, which takes the permission network"), "{explained}");
+    let connect = || world.exec(&["probe", "abstract", &name]).env("DISPLAY", format!(":{number}"));
+    assert_eq!(connect().prints(), "connect=ECONNREFUSED");
+    grant(&world, "xorg,network");
+    assert_eq!(connect().prints(), "connect=ok");
+}
+
+#[test]
 fn shm() {
     let world = World::new();
     let name = format!("/dev/shm/fim-test-{}-{}", std::process::id(), uid());

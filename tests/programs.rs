@@ -27,17 +27,23 @@ const PACKAGES: [&str; 9] = [
 /// A world with an image of these programs, which is built once.
 fn programs() -> World {
     static IMAGE: OnceLock<fs::File> = OnceLock::new();
-    let image = IMAGE.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap();
-        let image = directory.path().join("programs.flatimage");
-        let tree = harness::debian::tree("programs", &PACKAGES);
-        // Minutes for a program without optimisation, on a busy machine.
-        let status = std::process::Command::new(harness::FIM)
-            .args(["build", tree.to_str().unwrap(), "-o", image.to_str().unwrap(), "--level", "1", "--quiet"])
-            .status();
-        assert!(status.unwrap().success(), "cannot pack {}", tree.display());
-        fs::File::open(image).unwrap()
-    });
+    with_image(IMAGE.get_or_init(|| packed("programs", &PACKAGES)))
+}
+
+/// An image of a Debian with these packages. The file has no name any more, so that nothing has to be removed.
+fn packed(name: &str, packages: &[&str]) -> fs::File {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("packed.flatimage");
+    let tree = harness::debian::tree(name, packages);
+    // Minutes for a program without optimisation, on a busy machine.
+    let status = std::process::Command::new(harness::FIM)
+        .args(["build", tree.to_str().unwrap(), "-o", image.to_str().unwrap(), "--level", "1", "--quiet"])
+        .status();
+    assert!(status.unwrap().success(), "cannot pack {}", tree.display());
+    fs::File::open(image).unwrap()
+}
+
+fn with_image(image: &fs::File) -> World {
     let world = World::empty();
     world::copy(Path::new(&format!("/proc/{}/fd/{}", std::process::id(), image.as_raw_fd())), world.image());
     world
@@ -74,6 +80,56 @@ fn curl_reaches_the_hosts_loopback_with_network_only() {
     let line = "mount -t tmpfs none /mnt && echo 192.0.2.7 of-the-host > /mnt/hosts && mount --bind /mnt/hosts /etc/hosts && \
                 exec \"$IMAGE\" fim-exec getent hosts of-the-host";
     assert!(world.in_namespace(line).prints().starts_with("192.0.2.7 "));
+}
+
+/// Answers on port 53 that every name is 192.0.2.7.
+const NAME_SERVER: &str = r#"
+import socket
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("127.0.0.1", 53))
+print("ready", flush=True)
+while True:
+    query, peer = server.recvfrom(512)
+    end = query.index(b"\0", 12) + 5
+    answer = b"\xc0\x0c\0\1\0\1\0\0\0\5\0\4\xc0\0\2\7" if query[end - 3] == 1 else b""
+    counts = b"\0\1" + (b"\0\1" if answer else b"\0\0") + b"\0\0\0\0"
+    server.sendto(query[:2] + b"\x85\x80" + counts + query[12:end] + answer, peer)
+"#;
+
+/// Prints the address of a name.
+const RESOLVE: &str = r#"
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <stdio.h>
+int main(int argc, char **argv)
+{
+    struct addrinfo *found, hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
+    int error = argc > 1 ? getaddrinfo(argv[1], 0, &hints, &found) : EAI_NONAME;
+    return puts(error ? "unknown" : inet_ntoa(((struct sockaddr_in *)found->ai_addr)->sin_addr)) < 0;
+}
+"#;
+
+#[test]
+fn names_are_resolved_by_the_hosts_server_in_guests_of_glibc_and_musl() {
+    let world = programs();
+    fs::write(world.path("resolve.c"), RESOLVE).unwrap();
+    fs::write(world.path("server.py"), NAME_SERVER).unwrap();
+    need("musl-gcc");
+    world.host_sh("musl-gcc -static -o resolve resolve.c").run().succeeds().quietly();
+    world.app(&["fim-bind", "add", "ro", "$FIM_DIR_SELF/resolve", "/bin/resolve"]).run().succeeds();
+    // A network of its own, where the port of name servers is free for everybody.
+    let script = "set -e; /bin/busybox ip link set lo up; mount -t tmpfs none /mnt; \
+                  echo nameserver 127.0.0.1 > /mnt/file; mount --bind /mnt/file /etc/resolv.conf; \
+                  mkfifo ready; /usr/bin/python3 server.py > ready & trap 'kill $!' EXIT; read word < ready; \
+                  \"$IMAGE\" fim-exec sh -c 'getent hosts name.example; resolve name.example'";
+    let flags = if harness::is_root() { "-mn" } else { "-Urmn" };
+    let resolve = || {
+        let run = world.host_sh("rm -f ready; exec unshare $0 bash -c \"$1\"").args([flags, script]).run();
+        run.succeeds().text().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(resolve(), ["unknown"]);
+    grant(&world, "network");
+    assert_eq!(resolve(), ["192.0.2.7", "name.example", "192.0.2.7"]);
 }
 
 #[test]
@@ -219,24 +275,41 @@ struct Display {
 fn display(world: &World, options: &[&str]) -> Display {
     let mut server = world
         .equip(TestCommand::new(need("Xvfb")))
-        .args(["-displayfd", "1", "-screen", "0", "320x240x24", "-nolisten", "tcp"])
+        .args(["-displayfd", "1", "-screen", "0", "320x240x24", "-nolisten", "tcp", "-noreset"])
         .args(options)
         .spawn();
     let number = server.line();
     Display { _server: server, name: format!(":{number}") }
 }
 
-/// Waits until the host sees a window of this name on the display; returns a screenshot.
-fn screenshot(world: &World, display: &Display, name: &str, authority: &Path) -> Vec<u8> {
+/// Waits until the host sees a window of this name on the display and `enough` says so of a picture of the screen.
+fn wait_for_window(
+    world: &World,
+    display: &Display,
+    name: &str,
+    authority: &Path,
+    enough: impl Fn(&mut dyn Iterator<Item = [u8; 3]>) -> bool,
+) {
     let host = |program: &str| {
         let command = world.equip(TestCommand::new(need(program))).env("DISPLAY", &display.name);
         command.env("XAUTHORITY", authority)
     };
     let begin = Instant::now();
-    while !host("xwininfo").args(["-root", "-tree"]).run().succeeds().text().contains(&format!("\"{name}\"")) {
-        assert!(begin.elapsed() < DEADLINE, "no window {name:?} on {}", display.name);
+    loop {
+        let windows = host("xwininfo").args(["-root", "-tree"]).run().succeeds().text();
+        let picture = host("xwd").args(["-root", "-silent"]).run().succeeds().stdout;
+        if windows.contains(&format!("\"{name}\"")) && enough(&mut pixels(&picture)) {
+            return;
+        }
+        assert!(begin.elapsed() < DEADLINE, "nothing is seen of {name:?} on {}: {windows}", display.name);
     }
-    host("xwd").args(["-root", "-silent"]).run().succeeds().stdout
+}
+
+/// The pixels of a picture of xwd(1), of 24 bits: blue, green, red and a filling (X11/XWDFile.h).
+fn pixels(picture: &[u8]) -> impl Iterator<Item = [u8; 3]> {
+    let number = |index: usize| u32::from_be_bytes(picture[index * 4..][..4].try_into().unwrap()) as usize;
+    let (header, colours) = (number(0), number(19));
+    picture[header + colours * 12..].chunks_exact(4).map(|pixel| [pixel[0], pixel[1], pixel[2]])
 }
 
 /// An authority file for any display (Xauth(3), family 65535 is every host).
@@ -264,13 +337,39 @@ fn an_x_program_shows_its_window_with_xorg_only() {
         logo().run().exits(1).complains_of(&["Can't open display"]);
         grant(&world, "xorg");
         let running = logo().spawn();
-        let shot = screenshot(&world, &display, "xlogo", file);
-        let colours: std::collections::BTreeSet<&[u8]> = shot[4096..].chunks_exact(4).collect();
-        assert!(colours.len() > 1, "the screen is empty");
+        wait_for_window(&world, &display, "xlogo", file, |pixels| {
+            pixels.collect::<std::collections::BTreeSet<_>>().len() > 1
+        });
         running.signal(nix::sys::signal::Signal::SIGTERM);
         running.wait();
     }
     // With the cookie's file missing, the server says no.
     let display = display(&world, &["-auth", cookie.to_str().unwrap()]);
     world.exec(&["xlogo"]).env("DISPLAY", &display.name).run().exits(1);
+}
+
+#[test]
+fn chromium_renders_a_page_with_its_own_sandbox_on() {
+    let world = with_image(&packed("chromium", &["chromium", "dbus-x11", "fonts-dejavu-core"]));
+    let display = display(&world, &[]);
+    fs::write(world.path("page.html"), "<title>page</title><body style='background: #ff0000'></body>").unwrap();
+    world.app(&["fim-bind", "add", "ro", "$FIM_DIR_SELF/page.html", "/page.html"]).run().succeeds();
+    // It does not run as root with its sandbox on.
+    world.app(&["fim-env", "add", "UID=1000", "GID=1000", "HOME=/home/user"]).run().succeeds();
+    grant(&world, "xorg");
+    let mut running = world
+        .exec(&["chromium", "--no-first-run", "--disable-gpu", "--password-store=basic", "--ozone-platform=x11"])
+        .args(["--window-position=0,0", "--window-size=320,240", "--app=file:///page.html"])
+        .env("DISPLAY", &display.name)
+        .spawn();
+    let none = world.path("none");
+    wait_for_window(&world, &display, "page", &none, |pixels| {
+        pixels.filter(|pixel| *pixel == [0, 0, 255]).count() > 10_000
+    });
+    // Its renderers are in PID namespaces of their own, below the instance's.
+    let levels = world.app(&["fim-instance", "exec", "0", "sh", "-c", "grep -h ^NSpid: /proc/[0-9]*/status"]).prints();
+    assert!(levels.lines().any(|line| line.split_whitespace().count() > 2), "{levels}");
+    running.close_stdin();
+    running.signal(nix::sys::signal::Signal::SIGTERM);
+    running.wait();
 }

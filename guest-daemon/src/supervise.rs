@@ -74,7 +74,7 @@ pub(crate) fn run(start: &Start, built: Built) -> Result<(), Error> {
                 for ring in doorbells.feed(&bytes[..len]) {
                     match ring {
                         // At a process limit the request is lost with its client's pipes; the instance goes on.
-                        Ring::Exec { request, .. } => drop(crate::request::start(&pipes, request)),
+                        Ring::Exec { request, .. } => drop(crate::request::start(&pipes, request, &start.plan.account)),
                         Ring::Signal { number, .. } => instance.signal(number, false),
                         _ => {}
                     }
