@@ -1,18 +1,17 @@
-//! Calls that show, change or give an owner.
+//! Calls that show or change an owner.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::SystemTime;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, mkdirat, mknodat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 
 use super::calls::{Abi, Name};
 use super::identity::Identity;
-use super::owner::{Device, DeviceKind, Owner};
-use super::target::{Base, Place, Target};
+use super::owner::Owner;
+use super::target::{Place, Target};
 use super::{Answer, Supervisor, layout};
 use crate::fuse::{OWNER_XATTR, SPECIAL_OWNER_XATTR};
 use crate::sys::status::{self, Status};
@@ -32,7 +31,7 @@ fn number(object: impl AsFd) -> String {
 impl Supervisor {
     /// What the kernel says of an object, and whether it lies on the writable root or on a file system that ends with
     /// the instance; `None` for an object of any other mount, whose owners are the host's business.
-    fn known(&self, object: impl AsFd) -> nix::Result<Option<(Status, bool)>> {
+    pub(super) fn known(&self, object: impl AsFd) -> nix::Result<Option<(Status, bool)>> {
         let status = Status::of(object, 0, KNOWN)?;
         let kept = status.stx_mnt_id == self.mounts.root;
         let ours = kept || self.mounts.passing.contains(&status.stx_mnt_id);
@@ -40,7 +39,7 @@ impl Supervisor {
     }
 
     /// The remembered owner of an object; `None` for one without a mark.
-    fn owner(&self, object: &OwnedFd) -> Option<Owner> {
+    pub(super) fn owner(&self, object: &OwnedFd) -> Option<Owner> {
         let (status, kept) = self.known(object).ok()??;
         let carries = carries_attributes(u32::from(status.stx_mode));
         if !carries && let Some(owner) = self.recorded(&status, kept) {
@@ -63,7 +62,8 @@ impl Supervisor {
         if ledger.is_empty() { None } else { ledger.get(status, kept) }
     }
 
-    fn remember(&self, object: &OwnedFd, status: Status, kept: bool, owner: Owner) -> nix::Result<()> {
+    /// Remembers the owner of an object, of which `status` and `kept` are what [`Supervisor::known`] says.
+    pub(super) fn remember(&self, object: &OwnedFd, status: Status, kept: bool, owner: Owner) -> nix::Result<()> {
         let name = number(object);
         if carries_attributes(u32::from(status.stx_mode)) {
             let written = if owner.is_default() {
@@ -144,85 +144,6 @@ impl Supervisor {
         drop_set_id_bits(&object, u32::from(status.stx_mode))?;
         Ok(Answer::Return(0))
     }
-
-    /// Calls that make something: what a process makes that believes to be somebody else, belongs to that user; and
-    /// device nodes, which nobody but real root can make, become files that stand for them.
-    pub(super) fn make(&self, target: &Target<'_>, name: Name) -> nix::Result<Answer> {
-        let [one, two, three, four, ..] = target.call.arguments;
-        let at = |at: bool| if at { (Base::at(one), two, three, four) } else { (Base::Directory, one, two, three) };
-        let identity = self.identity(target);
-        let plain = identity.user.files == 0 && identity.group.files == 0;
-        let ((base, path, second, third), is_device) = match name {
-            Name::Mknod | Name::Mknodat => {
-                let words = at(name == Name::Mknodat);
-                (words, device(words.2, words.3).is_some())
-            }
-            Name::Symlink => ((Base::Directory, two, one, 0), false),
-            Name::Symlinkat => ((Base::at(two), three, one, 0), false),
-            _ => (at(matches!(name, Name::Openat | Name::Mkdirat)), false),
-        };
-        if plain && !is_device {
-            return Ok(Answer::CarryOn);
-        }
-        // The kernel's own error for what cannot be made here, and the kernel's own work for what exists already.
-        let Ok((parent, last)) = target.parent(base, path) else { return Ok(Answer::CarryOn) };
-        let Some((directory, _)) = self.known(&parent)? else { return Ok(Answer::CarryOn) };
-        if fstatat(&parent, last.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) != Err(Errno::ENOENT) {
-            return Ok(Answer::CarryOn);
-        }
-        let inherits = u32::from(directory.stx_mode) & libc::S_ISGID != 0;
-        let gid = if inherits { self.owner(&parent).unwrap_or_default().gid } else { identity.group.files };
-        let mut owner = Owner { uid: identity.user.files, gid, device: None };
-        let mode = |bits: u64| Ok::<_, Errno>(Mode::from_bits_truncate(bits as u32 & 0o7777 & !target.umask()?));
-        let last = last.as_c_str();
-        let mut made = None;
-        match name {
-            Name::Open | Name::Openat => {
-                let wanted = OFlag::from_bits_retain(second as i32);
-                let flags = wanted | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-                let how = OpenHow::new().flags(flags).mode(mode(third)?).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
-                made = match openat2(&parent, last, how) {
-                    // Made by somebody else meanwhile; whether that is an error depends on the call.
-                    Err(Errno::EEXIST) => return Ok(Answer::CarryOn),
-                    file => Some((file?, wanted.contains(OFlag::O_CLOEXEC))),
-                };
-            }
-            Name::Mkdir | Name::Mkdirat => mkdirat(&parent, last, mode(second)?)?,
-            Name::Symlink | Name::Symlinkat => {
-                nix::unistd::symlinkat(target.path(second)?.as_c_str(), &parent, last)?;
-            }
-            _ if is_device => {
-                if !identity.is_privileged() {
-                    return Err(Errno::EPERM);
-                }
-                owner.device = device(second, third);
-                mknodat(&parent, last, SFlag::S_IFREG, mode(second)?, 0)?;
-            }
-            _ => {
-                let kind = SFlag::from_bits_truncate(second as u32 & libc::S_IFMT);
-                mknodat(&parent, last, kind, mode(second)?, third)?;
-            }
-        }
-        let how = OpenHow::new()
-            .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        let object = openat2(&parent, last, how)?;
-        let remembered = self
-            .known(&object)?
-            .ok_or(Errno::EIO)
-            .and_then(|(status, kept)| self.remember(&object, status, kept, owner));
-        if let Err(errno) = remembered {
-            // Better no object than one of the wrong owner. Should this fail too, the error says that something is odd.
-            let flag = if matches!(name, Name::Mkdir | Name::Mkdirat) {
-                UnlinkatFlags::RemoveDir
-            } else {
-                UnlinkatFlags::NoRemoveDir
-            };
-            let _ = unlinkat(&parent, last, flag);
-            return Err(errno);
-        }
-        Ok(made.map_or(Answer::Return(0), |(file, close_on_exec)| Answer::File { file, close_on_exec }))
-    }
 }
 
 /// `user.*` attributes exist on these two kinds only (xattr(7)).
@@ -249,25 +170,12 @@ fn drop_set_id_bits(object: &OwnedFd, mode: u32) -> nix::Result<()> {
     fchmodat(nix::fcntl::AT_FDCWD, number(object).as_str(), mode, FchmodatFlags::FollowSymlink)
 }
 
-/// The device that mknod(2) is asked for, in the encoding of the system call; whiteouts of an overlay (0, 0) can be
-/// made by anybody and stay what they are.
-fn device(mode: u64, number: u64) -> Option<Device> {
-    let kind = match mode as u32 & libc::S_IFMT {
-        libc::S_IFCHR => DeviceKind::Character,
-        libc::S_IFBLK => DeviceKind::Block,
-        _ => return None,
-    };
-    let number = number as u32;
-    let (major, minor) = ((number & 0xfff00) >> 8, (number & 0xff) | ((number >> 12) & 0xfff00));
-    ((major, minor) != (0, 0)).then_some(Device { kind, major, minor })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::emulation::identity::Change;
 
-    fn owner(uid: u32, gid: u32) -> Owner {
+    pub(super) fn owner(uid: u32, gid: u32) -> Owner {
         Owner { uid, gid, device: None }
     }
 
@@ -287,15 +195,5 @@ mod tests {
         ] {
             assert_eq!(may_change(&ann, &before, &after), Err(Errno::EPERM), "{before:?} {after:?}");
         }
-    }
-
-    #[test]
-    fn devices() {
-        let null = Some(Device { kind: DeviceKind::Character, major: 1, minor: 3 });
-        assert_eq!(device(0o020_666, libc::makedev(1, 3)), null);
-        let large = Some(Device { kind: DeviceKind::Block, major: 259, minor: 70_000 });
-        assert_eq!(device(0o060_600, libc::makedev(259, 70_000)), large);
-        assert_eq!(device(0o020_000, 0), None);
-        assert_eq!(device(0o010_600, 5), None);
     }
 }

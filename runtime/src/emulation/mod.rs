@@ -13,6 +13,7 @@ pub mod identity;
 mod ids;
 mod layout;
 pub mod ledger;
+mod making;
 pub mod owner;
 mod target;
 mod unmarked;

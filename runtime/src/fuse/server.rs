@@ -161,6 +161,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn whom_the_mount_shows() {
+        let below = Owners::Below { uids: 100, gids: 10 };
+        assert_eq!((below.shown(99, 9), below.hides(99, 9)), ((99, 9), false));
+        assert_eq!((below.shown(100, 9), below.hides(100, 9)), ((NOBODY, 9), true));
+        assert_eq!(below.shown(5, 10), (5, NOBODY));
+        let single = Owners::Single { uid: 7, gid: 8 };
+        assert_eq!((single.shown(1, 0), single.hides(1, 0), single.hides(0, 0)), ((7, 8), true, false));
+        assert!(!Owners::Real.hides(1, 1));
+    }
+
+    #[test]
     fn the_mount_data_is_what_the_kernel_parses() {
         let data = "fd=7,rootmode=40000,user_id=0,group_id=5,default_permissions,allow_other";
         assert_eq!(mount_data(7, 0, 5), data);
