@@ -2,9 +2,7 @@
 
 import json
 import subprocess
-import time
 
-from processes import all_processes, name_or_none
 from turns import run, tree, work
 
 CRUN = ["crun", "--cgroup-manager=disabled"]
@@ -61,7 +59,10 @@ class Crun:
 
 
 class Podman:
-    """A container of podman that sleeps."""
+    """A container of podman that sleeps.
+
+    A command in it is cleaned up after for a second, beside whatever comes next, so that podman has turns of its own.
+    """
 
     def __init__(self, name):
         self.name = f"fim-bench-{name}"
@@ -69,21 +70,10 @@ class Podman:
     def __enter__(self):
         rootfs = ["--rootfs", tree, "/bin/sleep", "1000000"]
         run([*PODMAN, "run", "--detach", "--name", self.name, *PODMAN_OPTIONS, *rootfs])
-        time.sleep(1)
-        self.lasting = self.processes()
         return self
 
     def exec(self, *words):
         return [*PODMAN, "exec", "--interactive", self.name, *words]
-
-    @staticmethod
-    def processes():
-        return [pid for pid in all_processes() if name_or_none(pid) in ("podman", "conmon")]
-
-    def settle(self):
-        """Waits for what podman leaves behind to clean up after a command, so that no other figure is taken beside it."""
-        while set(self.processes()) - set(self.lasting):
-            time.sleep(0.01)
 
     def __exit__(self, *_):
         run([*PODMAN, "rm", "--force", "--time", "0", self.name])

@@ -4,7 +4,7 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from processes import children, descendants, name, private, switches
+from processes import children, descendants, name, private, proportional, switches
 from turns import fim_environment, image, quick, spawn, table, tree, turns
 
 COUNT = 200
@@ -45,8 +45,8 @@ def start_rate(words, env=None):
         return many.rate
 
 
-def mean(pids):
-    return sum(private(pid) for pid in pids) / COUNT / 1024
+def mean(figure, pids):
+    return sum(figure(pid) for pid in pids) / COUNT / 1024
 
 
 def instances_section():
@@ -79,11 +79,11 @@ def memory(many):
         raise SystemExit(f"bench: not the processes of {COUNT} instances: {sorted(ours.values())}")
     parts = [("starter", starters), ("guest daemon", guests), ("share of the host daemon", hosts)]
     parts += [("share of the mount server", servers)]
-    print(f"\n| private memory for one of {COUNT} instances | KiB |\n|---|---:|")
-    for what, pids in parts:
-        print(f"| {what} | {mean(pids):.0f} |")
-    print(f"| **all of it** | {sum(mean(pids) for _, pids in parts):.0f} |")
-    print(f"| the command itself | {mean([pid for guest in guests for pid in children(guest)]):.0f} |")
+    commands = [pid for guest in guests for pid in children(guest)]
+    rows = [*parts, ("**all of it**", [pid for _, pids in parts for pid in pids]), ("the command itself", commands)]
+    print(f"\n| memory for one of {COUNT} instances | private KiB | proportional KiB |\n|---|---:|---:|")
+    for what, pids in rows:
+        print(f"| {what} | {mean(private, pids):.0f} | {mean(proportional, pids):.0f} |")
 
     rest = 10
     daemons = [pid for _, pids in parts for pid in pids]

@@ -11,17 +11,6 @@ def name(pid):
     return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
-def name_or_none(pid):
-    try:
-        return name(pid)
-    except OSError:
-        return None
-
-
-def all_processes():
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-
-
 def descendants(pid):
     found = []
     for child in children(pid):
@@ -43,6 +32,11 @@ def fields(path, names):
 def private(pid):
     """Bytes of memory that the process shares with no other."""
     return sum(fields(f"/proc/{pid}/smaps_rollup", ["Private_Clean", "Private_Dirty"]))
+
+
+def proportional(pid):
+    """Bytes of memory in use, shared ones divided among those who share them."""
+    return fields(f"/proc/{pid}/smaps_rollup", ["Pss"])[0]
 
 
 def peak(pid):

@@ -2,7 +2,7 @@
 //! lock; IDs are given by the registry itself, so that no death of a daemon can give one twice.
 
 use std::fs::{self, DirBuilder, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -280,7 +280,7 @@ impl Registry {
     /// The instance with this ID if it lives; `None` for one that is dead, half-written or unknown.
     #[must_use]
     pub fn instance(&self, id: u64) -> Option<Instance> {
-        let bytes = fs::read(self.directory(id).join("record")).ok()?;
+        let bytes = read_record(&self.directory(id).join("record")).ok()?;
         Instance::decode(id, &bytes).filter(Instance::is_alive)
     }
 
@@ -291,6 +291,19 @@ impl Registry {
     pub fn live(&self) -> Result<Vec<Instance>, Error> {
         Ok(self.ids()?.into_iter().filter_map(|id| self.instance(id)).collect())
     }
+}
+
+/// Reads a record, by one system call unless its command is long: a listing reads hundreds of them.
+fn read_record(path: &Path) -> io::Result<Vec<u8>> {
+    const USUAL: usize = 4096;
+    let mut file = File::open(path)?;
+    let mut bytes = vec![0; USUAL];
+    let len = file.read(&mut bytes)?;
+    bytes.truncate(len);
+    if len == USUAL {
+        file.read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -356,6 +369,16 @@ mod tests {
         assert_eq!(registry.outcome(3).unwrap().code(), Some(3));
         assert_eq!(fs::read(registry.ended(3).join(log::FILE)).unwrap(), b"text");
         assert_eq!(fs::read_dir(registry.ended(3)).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn long_commands_are_read_whole() {
+        let (_base, registry, held) = registry();
+        for len in [0, 4000, 4096, 100_000] {
+            let command = vec![b'x'; len];
+            let instance = registry.register(&held, Kind::Exec, 1, command, &[]).unwrap();
+            assert_eq!(registry.instance(instance.id), Some(instance));
+        }
     }
 
     #[test]
