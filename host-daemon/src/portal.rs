@@ -131,7 +131,7 @@ impl Portals {
                 !ended
             });
             if running.len() < before {
-                open.top_up();
+                open.top_up(0);
             }
             if rung {
                 open.listen();
@@ -141,8 +141,9 @@ impl Portals {
 }
 
 impl Open {
-    fn top_up(&mut self) {
-        if let Err(error) = self.portal.top_up(self.running.len()) {
+    /// Makes free places, `more` commands about to run besides those that do.
+    fn top_up(&mut self, more: usize) {
+        if let Err(error) = self.portal.top_up(self.running.len() + more) {
             // The guest is told that too many commands run.
             log::debug!("{}", runtime::error::chain(&error));
         }
@@ -157,15 +158,17 @@ impl Open {
             if !self.portal.take(request) {
                 continue;
             }
+            // Before this place is seen to be taken, so that no client finds none while more commands may run.
+            self.top_up(1);
             // At a process limit the request is lost, and its place with it.
             match self.start(request) {
                 Ok(running) => self.running.push(running),
                 Err(errno) => {
                     log::debug!("cannot serve a request of instance {}: {}", self.instance.id, errno.desc());
                     self.portal.remove(request);
+                    self.top_up(0);
                 }
             }
-            self.top_up();
         }
     }
 

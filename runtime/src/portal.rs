@@ -244,11 +244,15 @@ pub fn is_client(program: &File) -> bool {
     program.read_exact_at(&mut mark, elf::MARK_OFFSET as u64).is_ok() && mark == elf::PORTAL_MARK
 }
 
+/// How often a client looks for a free place before it believes that there is none.
+const LOOKS: u32 = 32;
+
 /// Takes a free place for a request of the guest; `None` when as many commands as may run do.
 ///
 /// # Errors
 /// When there is no portal, or its pipes cannot be opened.
 pub fn claim(portal: &Path) -> Result<Option<Client>, Error> {
+    let mut looks = 0;
     loop {
         let mut busy = None;
         for id in request::unserved(portal)? {
@@ -261,7 +265,15 @@ pub fn claim(portal: &Path) -> Result<Option<Client>, Error> {
                 Err((marker, _)) => busy = Some(marker),
             }
         }
-        let Some(marker) = busy else { return Ok(None) };
+        let Some(marker) = busy else {
+            // The directory changes while it is read: every place that it named may be taken by now, and others made.
+            looks += 1;
+            if looks == LOOKS {
+                return Ok(None);
+            }
+            std::thread::yield_now();
+            continue;
+        };
         // Its owner lets go as soon as it is served, when another place has been made, or when it dies.
         let _ = Flock::lock(marker, FlockArg::LockExclusive);
     }
