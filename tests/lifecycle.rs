@@ -34,7 +34,9 @@ fn fifty_first_starts_at_once_share_one_session() {
         servers += tree.0.iter().filter(|member| member.name == "fim-mount").count();
         hosts += tree.0.iter().filter(|member| member.name == "fim-host").count();
     }
-    assert_eq!((servers, hosts), (1, 1));
+    let all: Vec<String> =
+        trees.iter().flat_map(|(tree, _)| &tree.0).map(|member| format!("{}:{}", member.pid, member.name)).collect();
+    assert_eq!((servers, hosts), (1, 1), "{all:?}");
     let sessions: Vec<_> = fs::read_dir(world.sessions()).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(sessions.len(), 1);
     let mut ids: Vec<u64> = fs::read_dir(sessions[0].join("instances"))

@@ -169,6 +169,9 @@ impl Notes {
 
 /// Removes what a mount server that was killed could not. A session that lives again is left alone.
 fn bury(data: &Path, registry: &Registry) {
+    if !registry.exists() {
+        return;
+    }
     if let Ok(_starting) = lock::wait(data, lock::START)
         && let Ok(Ok(_held)) = lock::attempt(data, lock::SESSION)
     {

@@ -226,11 +226,21 @@ impl World {
             let left: Vec<PathBuf> =
                 fs::read_dir(self.sessions()).unwrap().map(|entry| entry.unwrap().path()).collect();
             if left.is_empty() {
-                return;
+                break;
             }
             assert!(Instant::now() < end, "session directories are left: {left:?}");
             wait_readable(&changes, &format!("the end of {left:?}"));
             changes.read_events().unwrap();
+        }
+        // The daemons go a moment after the directory; their titles name it.
+        let title = format!(" of {}/", self.sessions().display());
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let Ok(pidfd) = runtime::sys::process::pidfd_open(nix::unistd::Pid::from_raw(pid)) else { continue };
+            if fs::read(entry.path().join("cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(&title))
+            {
+                wait_readable(&pidfd, &format!("the end of process {pid}"));
+            }
         }
     }
 

@@ -118,6 +118,12 @@ impl Registry {
         Self { session: session.to_owned() }
     }
 
+    /// Whether anything is left of the session.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.session.exists()
+    }
+
     /// The directory of one instance.
     #[must_use]
     pub fn directory(&self, id: u64) -> PathBuf {
