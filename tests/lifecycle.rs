@@ -84,7 +84,12 @@ fn the_death_of_the_host_daemon_disturbs_nobody() {
     first.expect("alive");
     // The next start begins another one and gets the next ID.
     let second = waiting(&world);
-    second.tree().named("fim-host");
+    // It takes its name a moment after it was forked.
+    let end = std::time::Instant::now() + harness::DEADLINE;
+    while !second.tree().0.iter().any(|member| member.name == "fim-host") {
+        assert!(std::time::Instant::now() < end, "no host daemon was begun");
+        std::thread::yield_now();
+    }
     let session = fs::read_dir(world.sessions()).unwrap().next().unwrap().unwrap().path();
     let mut ids: Vec<_> =
         fs::read_dir(session.join("instances")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
