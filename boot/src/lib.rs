@@ -5,11 +5,13 @@
 pub mod build;
 mod cache;
 pub mod cli;
+mod draft;
 pub mod extract;
 pub mod inspect;
 pub mod instance;
 mod interrupt;
 pub mod launch;
+mod layer;
 pub mod portal;
 mod progress;
 pub mod settings;
