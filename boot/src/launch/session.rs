@@ -20,6 +20,7 @@ use runtime::wire::Ring;
 
 use super::begin::Beginning;
 use super::detach::{Detached, Report};
+use super::exclusive;
 use super::facts::Facts;
 use super::plan::LaunchPlan;
 use super::rung::{self, Rung};
@@ -73,17 +74,28 @@ pub struct Live {
     _alive: File,
 }
 
-/// Joins the session of a data directory, or begins one when none lives.
+/// Joins the session of a data directory, or begins one when none lives; `None` when the image has been changed since this
+/// start read it, so that its layers may be others.
 ///
 /// # Errors
 /// When the session of this data directory is of another image, or cannot be begun.
-pub fn enter(invocation: &Invocation, plan: &LaunchPlan, data: &Path, facts: &Facts) -> Result<Joined, Failure> {
-    let starting = lock::wait(data, lock::START)?;
+pub fn enter(
+    invocation: &Invocation,
+    plan: &LaunchPlan,
+    data: &Path,
+    facts: &Facts,
+) -> Result<Option<Joined>, Failure> {
+    let mut starting = lock::wait(data, lock::START)?;
     let root = plan.kind == Kind::Root;
     loop {
         match lock::attempt(data, lock::SESSION)? {
             Ok(held) => {
                 let rung = rung::settle(data, facts, root, false)?;
+                exclusive::recover(data, &rung, &facts.caller, &invocation.path)?;
+                // A commit that ended a moment ago has moved changes from the data directory into the image.
+                if !invocation.image.is_current(&invocation.path) {
+                    return Ok(None);
+                }
                 // Goes last when this fails, so that a signal finds everything cleaned up.
                 let mut interrupt = None;
                 let directory = fresh_directory(invocation, data, facts, &starting)?;
@@ -92,9 +104,15 @@ pub fn enter(invocation: &Invocation, plan: &LaunchPlan, data: &Path, facts: &Fa
                 let beginning = Beginning { invocation, plan, data, directory: &directory, caller, rung: &rung };
                 let (server, server_state, pid) = beginning.begin(held, &mut interrupt)?;
                 let (data, children) = (data.to_owned(), vec![pid]);
-                return Ok(Joined { directory, server, rung, data, server_state, fresh, starting, children });
+                return Ok(Some(Joined { directory, server, rung, data, server_state, fresh, starting, children }));
             }
             Err(theirs) if is_empty(&theirs, data)? => drop(lock::wait(data, lock::SESSION)?),
+            Err(theirs) if exclusive::is_command(&theirs) => {
+                // Others that start are to hear of it, too.
+                drop(starting);
+                exclusive::wait_for_command(&theirs, data)?;
+                starting = lock::wait(data, lock::START)?;
+            }
             Err(theirs) => {
                 let record = Record::read(&theirs, &data.join(lock::SESSION))?;
                 same_shape(&record, plan, data)?;
@@ -102,7 +120,8 @@ pub fn enter(invocation: &Invocation, plan: &LaunchPlan, data: &Path, facts: &Fa
                     let rung = rung::settle(data, facts, root, true)?;
                     let (directory, data) = (record.directory, data.to_owned());
                     let (server_state, children) = (Server::Live(alive), Vec::new());
-                    return Ok(Joined { directory, server, rung, data, server_state, fresh: None, starting, children });
+                    let fresh = None;
+                    return Ok(Some(Joined { directory, server, rung, data, server_state, fresh, starting, children }));
                 }
             }
         }

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! fim-commit 1
-//! draft | image | file | reset | clean
+//! image | file | reset | clean
 //! SIZE DIGEST
-//! PLACE NUL PART
+//! PLACE
 //! ```
 
 use std::ffi::OsStr;
@@ -22,8 +22,8 @@ pub const INTENT: &str = "commit";
 
 /// Its first line; changing what follows needs another number.
 const HEADER: &str = "fim-commit 1";
-/// Longest record in bytes: two paths and a few numbers.
-const LIMIT: u64 = 3 * libc::PATH_MAX as u64;
+/// Longest record in bytes: a path and a few numbers.
+const LIMIT: u64 = 2 * libc::PATH_MAX as u64;
 
 /// Where a layer goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,9 +41,7 @@ pub struct Publication {
     pub place: Place,
     /// The image, or the file to be.
     pub path: PathBuf,
-    /// Where the layer is now.
-    pub part: PathBuf,
-    /// Its length in bytes.
+    /// Length of the layer in bytes.
     pub size: u64,
     /// The digest of these bytes.
     pub digest: Digest,
@@ -52,8 +50,6 @@ pub struct Publication {
 /// What is being done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Intent {
-    /// A layer is being written to this file. Nothing else has changed.
-    Draft(PathBuf),
     /// The layer is being put into its place. If it is there, the writable layer is to be replaced; if not, the layer is
     /// given up.
     Publish(Publication),
@@ -65,21 +61,16 @@ pub enum Intent {
 
 impl Intent {
     fn encode(&self) -> Vec<u8> {
-        let none = Path::new("");
-        let nothing = Digest([0; 32]);
-        let (word, size, digest, path, part) = match self {
-            Self::Draft(part) => ("draft", 0, nothing, none, part.as_path()),
-            Self::Publish(Publication { place, path, part, size, digest }) => {
-                let word = if *place == Place::Image { "image" } else { "file" };
-                (word, *size, *digest, path.as_path(), part.as_path())
+        let nothing = (0, Digest([0; 32]), Path::new(""));
+        let (word, (size, digest, path)) = match self {
+            Self::Publish(Publication { place, path, size, digest }) => {
+                (if *place == Place::Image { "image" } else { "file" }, (*size, *digest, path.as_path()))
             }
-            Self::Reset => ("reset", 0, nothing, none, none),
-            Self::Clean => ("clean", 0, nothing, none, none),
+            Self::Reset => ("reset", nothing),
+            Self::Clean => ("clean", nothing),
         };
         let mut bytes = format!("{HEADER}\n{word}\n{size} {digest}\n").into_bytes();
         bytes.extend_from_slice(path.as_os_str().as_bytes());
-        bytes.push(0);
-        bytes.extend_from_slice(part.as_os_str().as_bytes());
         bytes
     }
 
@@ -89,18 +80,15 @@ impl Intent {
         if line()? != HEADER.as_bytes() {
             return None;
         }
-        let (word, numbers, paths) = (line()?, std::str::from_utf8(line()?).ok()?, line()?);
+        let (word, numbers, path) = (line()?, std::str::from_utf8(line()?).ok()?, line()?);
         let (size, digest) = numbers.split_once(' ')?;
         let (size, digest) = (size.parse().ok()?, blake3::Hash::from_hex(digest).ok()?.into());
-        let end = paths.iter().position(|&byte| byte == 0)?;
-        let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
-        let (path, part) = (path(&paths[..end]), path(&paths[end + 1..]));
+        let path = PathBuf::from(OsStr::from_bytes(path));
         let publish = |place| {
-            let whole = path.is_absolute() && part.is_absolute();
-            whole.then(|| Self::Publish(Publication { place, path: path.clone(), part: part.clone(), size, digest }))
+            let whole = path.is_absolute();
+            whole.then(|| Self::Publish(Publication { place, path: path.clone(), size, digest }))
         };
         match word {
-            b"draft" => part.is_absolute().then(|| Self::Draft(part.clone())),
             b"image" => publish(Place::Image),
             b"file" => publish(Place::File),
             b"reset" => Some(Self::Reset),
@@ -158,20 +146,14 @@ mod tests {
 
     fn publication(place: Place) -> Intent {
         let path = PathBuf::from(OsStr::from_bytes(b"/a \xff\n/x"));
-        Intent::Publish(Publication { place, path, part: "/d/commit.layer".into(), size: 4096, digest: Digest([7; 32]) })
+        Intent::Publish(Publication { place, path, size: 4096, digest: Digest([7; 32]) })
     }
 
     #[test]
     fn every_intent_is_read_as_it_was_written() {
         let data = tempfile::tempdir().unwrap();
         assert_eq!(Intent::read(data.path()).unwrap(), None);
-        let all = [
-            Intent::Draft("/x/commit.layer".into()),
-            publication(Place::Image),
-            publication(Place::File),
-            Intent::Reset,
-            Intent::Clean,
-        ];
+        let all = [publication(Place::Image), publication(Place::File), Intent::Reset, Intent::Clean];
         for intent in all {
             intent.write(data.path()).unwrap();
             assert_eq!(Intent::read(data.path()).unwrap(), Some(intent));
@@ -185,7 +167,7 @@ mod tests {
     #[test]
     fn golden_record() {
         let expected = [b"fim-commit 1\nimage\n4096 ".to_vec(), "07".repeat(32).into_bytes()].concat();
-        let expected = [&expected[..], b"\n/a \xff\n/x\0/d/commit.layer"].concat();
+        let expected = [&expected[..], b"\n/a \xff\n/x"].concat();
         assert_eq!(publication(Place::Image).encode(), expected);
     }
 
@@ -193,11 +175,11 @@ mod tests {
     fn a_damaged_record_is_an_error_and_never_a_guess() {
         let data = tempfile::tempdir().unwrap();
         let whole = publication(Place::File).encode();
-        let nul = whole.iter().position(|&byte| byte == 0).unwrap();
-        for len in 0..=nul {
+        let path = whole.iter().position(|&byte| byte == b'/').unwrap();
+        for len in 0..=path {
             assert_eq!(Intent::decode(&whole[..len]), None, "{len}");
         }
-        for text in ["fim-commit 2\nreset\n", "fim-commit 1\nnothing\n0 0\n\0", "fim-commit 1\ndraft\n0 00\n\0relative"] {
+        for text in ["fim-commit 2\nreset\n", "fim-commit 1\nnothing\n0 0\n", "fim-commit 1\nfile\n0 00\nrelative"] {
             fs::write(data.path().join(INTENT), text).unwrap();
             assert!(matches!(Intent::read(data.path()), Err(Error::Intent { .. })), "{text}");
         }

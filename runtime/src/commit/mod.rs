@@ -5,7 +5,6 @@
 //!
 //! ```text
 //! DATA/commit          what is being done ([`Intent`]); without it nothing is
-//! DATA/commit.layer    the layer while it is written
 //! DATA/fresh           the empty writable layer that is to be
 //! DATA/committed       the one that was, until it is removed
 //! ```
@@ -21,7 +20,7 @@ mod swap;
 
 pub use diff::{Change, Changed, diff};
 pub use intent::{INTENT, Intent, Place, Publication};
-pub use place::{PART, digest, publish_file};
+pub use place::digest;
 pub use recover::{Interrupted, interrupted, recover};
 pub use scan::{Omitted, Owners, Scan};
 pub use swap::{clean, forget, make_fresh, remove_committed, swap};
@@ -63,12 +62,6 @@ pub enum Error {
         /// The record.
         path: PathBuf,
     },
-    /// The place for the layer is taken.
-    #[error("Destination file already exists: {}; remove it, or name another", path.display())]
-    Exists {
-        /// The place.
-        path: PathBuf,
-    },
 }
 
 impl Error {
@@ -80,7 +73,10 @@ impl Error {
 }
 
 /// Makes the entries of a directory durable.
-fn sync_directory(path: &Path) -> Result<(), Error> {
+///
+/// # Errors
+/// I/O errors.
+pub fn sync_directory(path: &Path) -> Result<(), Error> {
     let synced = std::fs::File::open(path).and_then(|directory| directory.sync_all());
     synced.map_err(Error::io("write back", path))
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::intent::{INTENT, Intent};
-use super::{Error, remove_file, swap};
+use super::{Error, swap};
 
 /// What was interrupted, and what has become of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,21 +29,13 @@ pub fn interrupted(data: &Path) -> bool {
 /// # Errors
 /// I/O errors; a record that cannot be understood.
 pub fn recover(data: &Path, image: &Path) -> Result<Interrupted, Error> {
-    let give_up = |part: &Path| {
-        remove_file(part)?;
-        swap::forget(data)?;
-        Intent::remove(data).map(|()| Interrupted::GivenUp)
-    };
     match Intent::read(data)? {
         None => Ok(Interrupted::Nothing),
-        Some(Intent::Draft(part)) => give_up(&part),
-        Some(Intent::Publish(publication)) if !publication.is_published(image) => give_up(&publication.part),
-        Some(Intent::Publish(publication)) => {
-            // A layer that was appended to an image leaves its copy.
-            remove_file(&publication.part)?;
-            swap::swap(data).map(|()| Interrupted::Completed)
+        Some(Intent::Publish(publication)) if !publication.is_published(image) => {
+            swap::forget(data)?;
+            Intent::remove(data).map(|()| Interrupted::GivenUp)
         }
-        Some(Intent::Reset) => swap::swap(data).map(|()| Interrupted::Completed),
+        Some(Intent::Publish(_) | Intent::Reset) => swap::swap(data).map(|()| Interrupted::Completed),
         Some(Intent::Clean) => Ok(Interrupted::Completed),
     }
 }

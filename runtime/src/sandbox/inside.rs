@@ -40,7 +40,8 @@ pub fn start(
     match process::fork()? {
         Side::Child => {
             drop((said, release));
-            let entered = enter(ids, &mut saying, held).map_err(|error| format!("cannot use the session's IDs: {error}"));
+            let entered =
+                enter(ids, &mut saying, held).map_err(|error| format!("cannot use the session's IDs: {error}"));
             let (word, text) = match entered.and_then(|()| work()) {
                 Ok(text) => (DONE, text),
                 Err(text) => (FAILED, text),
