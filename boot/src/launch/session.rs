@@ -23,7 +23,7 @@ use super::detach::{Detached, Report};
 use super::facts::Facts;
 use super::plan::LaunchPlan;
 use super::rung::{self, Rung};
-use crate::{Failure, Invocation, Message, Roles};
+use crate::{Failure, Invocation, Message, Roles, stack};
 
 /// A session that this start is going to be part of, with the start lock held.
 #[derive(Debug)]
@@ -80,6 +80,9 @@ pub struct Live {
 pub fn enter(invocation: &Invocation, plan: &LaunchPlan, data: &Path, facts: &Facts) -> Result<Joined, Failure> {
     let starting = lock::wait(data, lock::START)?;
     let root = plan.kind == Kind::Root;
+    // Under the lock, for whoever commits a layer holds it.
+    let external = stack::external(&invocation.image, &facts.caller, Some(data))?;
+    let shape: Vec<String> = plan.shape.iter().cloned().chain(stack::shape(&external, plan.layers)).collect();
     loop {
         match lock::attempt(data, lock::SESSION)? {
             Ok(held) => {
@@ -89,7 +92,15 @@ pub fn enter(invocation: &Invocation, plan: &LaunchPlan, data: &Path, facts: &Fa
                 let directory = fresh_directory(invocation, data, facts, &starting)?;
                 let fresh = Some(Fresh(Registry::new(&directory)));
                 let caller = &facts.caller;
-                let beginning = Beginning { invocation, plan, data, directory: &directory, caller, rung: &rung };
+                let beginning = Beginning {
+                    invocation,
+                    data,
+                    directory: &directory,
+                    caller,
+                    rung: &rung,
+                    external: &external,
+                    shape,
+                };
                 let (server, server_state, pid) = beginning.begin(held, &mut interrupt)?;
                 let (data, children) = (data.to_owned(), vec![pid]);
                 return Ok(Joined { directory, server, rung, data, server_state, fresh, starting, children });
@@ -97,7 +108,7 @@ pub fn enter(invocation: &Invocation, plan: &LaunchPlan, data: &Path, facts: &Fa
             Err(theirs) if is_empty(&theirs, data)? => drop(lock::wait(data, lock::SESSION)?),
             Err(theirs) => {
                 let record = Record::read(&theirs, &data.join(lock::SESSION))?;
-                same_shape(&record, plan, data)?;
+                same_shape(&record, &shape, data)?;
                 if let Some((server, alive)) = join(&record)? {
                     let rung = rung::settle(data, facts, root, true)?;
                     let (directory, data) = (record.directory, data.to_owned());
@@ -173,22 +184,31 @@ fn join(record: &Record) -> Result<Option<(OwnedFd, File)>, Failure> {
     Ok(None)
 }
 
+/// Most differences of two stacks that a message names.
+const SHOWN: usize = 4;
+
 /// Refuses a start that would need another stack than the one the live session has.
-fn same_shape(record: &Record, plan: &LaunchPlan, data: &Path) -> Result<(), Failure> {
-    let theirs = record.shape.iter().filter(|line| !plan.shape.contains(line));
-    let ours = plan.shape.iter().filter(|line| !record.shape.contains(line));
+fn same_shape(record: &Record, shape: &[String], data: &Path) -> Result<(), Failure> {
+    let theirs = record.shape.iter().filter(|line| !shape.contains(line));
+    let ours = shape.iter().filter(|line| !record.shape.contains(line));
     let difference: Vec<String> =
         theirs.map(|line| format!("running: {line}")).chain(ours.map(|line| format!("this start: {line}"))).collect();
-    if difference.is_empty() && record.shape == plan.shape {
+    if difference.is_empty() && record.shape == shape {
         return Ok(());
+    }
+    // Stacks of hundreds of layers may differ in all of them.
+    let more = difference.len().saturating_sub(SHOWN);
+    let mut shown = difference[..difference.len() - more].join(", ");
+    if more > 0 {
+        shown.push_str(&format!(", and {more} more"));
     }
     let live = Registry::new(&record.directory).live()?;
     let ids: Vec<String> = live.iter().map(|instance| format!("{}:{}", instance.id, instance.pid)).collect();
     Err(Message::boxed(format!(
-        "the data directory {} is in use by instances ({}) of another version of this image ({}); end them first, or set FIM_DIR_DATA to another directory",
+        "the data directory {} is in use by instances ({}) with other layers or of another version ({}); end them first, or set FIM_DIR_DATA to another directory",
         data.display(),
         ids.join(" "),
-        difference.join(", ")
+        shown
     )))
 }
 
