@@ -229,7 +229,7 @@ fn write(
     };
     let options = WriterOptions { created, ..WriterOptions::default() };
     let mut writer = ImageWriter::create(draft.file.try_clone()?, &arguments.output, program, options)?;
-    let config = config::config(arguments, input.config);
+    let mut config = config::config(arguments, input.config);
     let mut packing = pack::Options { epoch, ..pack::Options::default() };
     packing.squashfs.block_size = arguments.block_size;
     packing.squashfs.level = arguments.level;
@@ -243,6 +243,7 @@ fn write(
         let packed = layer.pack(writer.file(), writer.layer_offset(), &packing, listener)?;
         let facts = LayerFacts { kind, unpacked: packed.unpacked_bytes.unwrap_or_default(), inodes: packed.inodes };
         writer.seal_layer(packed.bytes_padded, facts)?;
+        config.begin_with(packed.startup);
         inodes += facts.inodes;
         unpacked = unpacked.zip(packed.unpacked_bytes).map(|(sum, bytes)| sum + bytes);
         // One layer that has a shell is enough, and one of which it is not known may have it.

@@ -46,7 +46,7 @@ pub const PAGE: u64 = 4096;
 pub const FORMAT_VERSION: u32 = 1;
 
 /// Newest config body that this program reads, and the one it writes.
-pub const CONFIG_VERSION: u32 = 1;
+pub const CONFIG_VERSION: u32 = 2;
 
 /// Largest accepted image in bytes (1 TiB): it bounds what a hostile index can make a reader allocate.
 pub const MAX_IMAGE_LEN: u64 = 1 << 40;

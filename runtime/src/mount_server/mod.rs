@@ -3,6 +3,7 @@
 
 pub mod diagnose;
 mod overlay;
+mod warm;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -71,6 +72,8 @@ pub struct Request {
     pub image: [u8; 16],
     /// What shapes the stack, for the session record.
     pub shape: Vec<String>,
+    /// Files that a start reads, relative to the root.
+    pub startup: Vec<Vec<u8>>,
 }
 
 /// What can go wrong before a session is ready.
@@ -310,7 +313,11 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(Option<fuse::Se
     //    extracted.
     let directory = request.directory.join("layers");
     let (server, count) = match opened {
-        Opened::Image(layers, device) => (Some(serve_image(archives, device, &directory, &request.ids)?), layers.len()),
+        Opened::Image(layers, device) => {
+            let server = serve_image(archives, device, &directory, &request.ids)?;
+            warm::begin(&directory, layers.len(), &request.startup);
+            (Some(server), layers.len())
+        }
         Opened::Extracted(layers) => (overlay::name_directories(layers, &directory).map(|()| None)?, layers.len()),
     };
     // 5. One overlay on them.

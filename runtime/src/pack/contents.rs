@@ -69,11 +69,14 @@ impl<F: Pending> Planned<F> {
 
         let view = PlannedView { planned: &self, contents };
         let shell = startup::has_shell(&view);
-        let mut first = options.first.clone();
+        let (mut first, mut opened) = (options.first.clone(), Vec::new());
         if let Some(startup) = &options.startup {
             let mut growth = Growth::new(&options.squashfs, |path, offset, len| view.read(path, offset, len));
             let budget = startup::budget(self.files.values().map(Pending::stored).sum());
-            first.extend(startup::find(&view, startup, budget, &mut |path, size| growth.estimate(path, size)));
+            for found in startup::find(&view, startup, budget, &mut |path, size| growth.estimate(path, size)) {
+                first.push(found.path);
+                opened.push(found.opened);
+            }
         }
         let mut buffer = vec![0; READ_SIZE];
         let mut put = |planned: &mut Self, id, path: &Path, uncompressed| -> Result<(), Error> {
@@ -102,7 +105,7 @@ impl<F: Pending> Planned<F> {
             }
         }
         let mtime = options.epoch.limit().unwrap_or(newest);
-        Ok(Summary { shell: Some(shell), ..writer.finish(&self.tree, mtime)?.into() })
+        Ok(Summary { shell: Some(shell), startup: opened, ..writer.finish(&self.tree, mtime)?.into() })
     }
 }
 

@@ -117,6 +117,7 @@ impl Input {
         upper.permissions.iter().for_each(|permission| config.permissions.insert(permission));
         config.binds.extend(upper.binds);
         config.portal.extend(upper.portal.into_iter().filter(|name| !config.portal.contains(name)).collect::<Vec<_>>());
+        config.begin_with(upper.startup);
         config.boot = upper.boot.or(config.boot.take());
         config.remote = upper.remote.or(config.remote.take());
         config.desktop = upper.desktop.or(config.desktop.take());

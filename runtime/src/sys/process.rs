@@ -177,6 +177,14 @@ pub fn children(pid: Pid) -> Vec<Pid> {
     children.split_whitespace().filter_map(|word| word.parse().ok()).map(Pid::from_raw).collect()
 }
 
+/// How many processors the calling thread may run on. The standard library would also read the quota of the control
+/// group from several files.
+#[must_use]
+pub fn processors() -> usize {
+    let set = nix::sched::sched_getaffinity(Pid::from_raw(0));
+    set.map_or(1, |set| (0..nix::sched::CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).count())
+}
+
 /// Sets the file creation mask and returns the one before.
 pub fn set_umask(mask: libc::mode_t) -> libc::mode_t {
     // SAFETY: umask(2) takes an integer and cannot fail.

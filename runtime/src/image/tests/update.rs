@@ -100,7 +100,7 @@ fn a_slot_of_a_newer_version_is_never_overwritten() {
     let (_directory, path) = image();
     let mut contents = read(&bytes_of(&path)).unwrap().unwrap();
     let config = Config { layers: contents.config.layers.clone(), ..Config::default() };
-    contents.other_version = Some(2);
+    contents.other_version = Some(CONFIG_VERSION + 1);
     assert!(matches!(next_slot(&contents, &config), Err(FormatError::NewerConfig { slot: SlotName::B, .. })));
     contents.other_version = None;
     contents.superblock.version = 2;
