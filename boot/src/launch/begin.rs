@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::unistd::Pid;
-use runtime::mount_server::{self, Layer, Lower, Refused, Request};
+use runtime::mount_server::{self, Layer, Lower, Refused, Request, ThrowAway};
 use runtime::session::lock;
 use runtime::source::{ByteSource, FileRange};
 use runtime::sys::process;
@@ -28,6 +28,8 @@ pub(super) struct Beginning<'a> {
     pub external: &'a [External],
     /// What shapes the stack, for the session record.
     pub shape: Vec<String>,
+    /// Set for a throw-away session.
+    pub throw_away: Option<ThrowAway>,
 }
 
 impl Beginning<'_> {
@@ -83,6 +85,7 @@ impl Beginning<'_> {
             image: self.invocation.image.superblock.uuid.0,
             shape: self.shape.clone(),
             startup: self.invocation.image.config.startup.clone(),
+            throw_away: self.throw_away.clone(),
         })?;
         let (pid, server) = (starting.pid(), process::pidfd_open(starting.pid())?);
         match starting.namespaces(&ids, self.rung.helpers(self.caller).as_ref()) {

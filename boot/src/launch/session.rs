@@ -19,6 +19,7 @@ use runtime::sys::{memfd, process};
 use runtime::wire::Ring;
 
 use super::begin::Beginning;
+use super::data::Data;
 use super::detach::{Detached, Report};
 use super::facts::Facts;
 use super::plan::LaunchPlan;
@@ -77,11 +78,12 @@ pub struct Live {
 ///
 /// # Errors
 /// When the session of this data directory is of another image, or cannot be begun.
-pub fn enter(invocation: &Invocation, plan: &LaunchPlan, data: &Path, facts: &Facts) -> Result<Joined, Failure> {
+pub fn enter(invocation: &Invocation, plan: &LaunchPlan, place: &Data, facts: &Facts) -> Result<Joined, Failure> {
+    let data = place.directory.as_path();
     let starting = lock::wait(data, lock::START)?;
     let root = plan.kind == Kind::Root;
     // Under the lock, for whoever commits a layer holds it.
-    let external = stack::external(&invocation.image, &facts.caller, Some(data))?;
+    let external = stack::external(&invocation.image, &facts.caller, place.home.as_deref())?;
     let shape: Vec<String> = plan.shape.iter().cloned().chain(stack::shape(&external, plan.layers)).collect();
     loop {
         match lock::attempt(data, lock::SESSION)? {
@@ -100,6 +102,7 @@ pub fn enter(invocation: &Invocation, plan: &LaunchPlan, data: &Path, facts: &Fa
                     rung: &rung,
                     external: &external,
                     shape,
+                    throw_away: place.throw_away.as_ref().map(|(session, _)| session.clone()),
                 };
                 let (server, server_state, pid) = beginning.begin(held, &mut interrupt)?;
                 let (data, children) = (data.to_owned(), vec![pid]);
