@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use runtime::mount_server::ThrowAway;
 use runtime::session::ephemeral::Fresh;
 
+use super::exclusive::is_used;
 use super::facts::Caller;
 use crate::{Failure, Invocation, Message, report};
 
@@ -58,7 +59,16 @@ fn beside(image: &Path) -> PathBuf {
 /// The data directory in use, when one exists already. Touches nothing.
 #[must_use]
 pub fn existing(invocation: &Invocation, caller: &Caller) -> Option<PathBuf> {
-    candidates(invocation, caller).ok()?.into_iter().find(|place| place.join("root").is_dir())
+    candidates(invocation, caller).ok()?.into_iter().find(|place| is_used(place))
+}
+
+/// The data directory in use, when one exists already, for a command that changes it. Touches nothing.
+///
+/// # Errors
+/// When it belongs to somebody else.
+pub(crate) fn owned_by(invocation: &Invocation, caller: &Caller) -> Result<Option<PathBuf>, Failure> {
+    let Some(place) = candidates(invocation, caller)?.into_iter().find(|place| is_used(place)) else { return Ok(None) };
+    Ok(owned(&place, caller)?.then_some(place))
 }
 
 /// The data directory in use, or the one that a start would try first. Touches nothing.
@@ -80,7 +90,7 @@ fn find(invocation: &Invocation, caller: &Caller) -> Result<PathBuf, Failure> {
     let places = candidates(invocation, caller)?;
     // Data that exists is used wherever it is, so that nothing seems lost when a place becomes writable later.
     for place in &places {
-        if place.join("root").is_dir() && owned(place, caller)? && fs::create_dir_all(place.join("work")).is_ok() {
+        if is_used(place) && owned(place, caller)? && fs::create_dir_all(place.join("work")).is_ok() {
             return Ok(place.clone());
         }
     }
@@ -123,14 +133,6 @@ fn owned(place: &Path, caller: &Caller) -> Result<bool, Failure> {
         )));
     }
     Ok(metadata.is_dir())
-}
-
-/// Refuses data that belongs to somebody else.
-///
-/// # Errors
-/// When it does.
-pub(crate) fn refuse_strangers(place: &Path, caller: &Caller) -> Result<(), Failure> {
-    owned(place, caller).map(drop)
 }
 
 /// Makes a data directory; on failure nothing new is left.

@@ -7,14 +7,13 @@
 use std::fs;
 use std::path::Path;
 
+use runtime::emulation::ledger;
 use runtime::mount_server::ThrowAway;
-use runtime::session::record::Record;
-use runtime::session::registry::Registry;
-use runtime::session::{directory, ephemeral, lock};
+use runtime::session::{directory, ephemeral};
 
 use super::data::{self, Data};
-use super::facts::Caller;
-use super::rung;
+use super::facts::{self, Caller};
+use super::{exclusive, rung};
 use crate::{Failure, Invocation, Message, report};
 
 /// Set to `1`, makes every start one of these.
@@ -27,17 +26,17 @@ pub(super) fn is_wanted(caller: &Caller) -> bool {
 }
 
 /// Makes the directory of the session, which knows what the data directory has recorded about owners.
+///
+/// # Errors
+/// When it cannot be made, and when the data directory is somebody else's or cannot be used.
 pub(super) fn prepare(invocation: &Invocation, caller: &Caller) -> Result<Data, Failure> {
     let base = directory::runtime(caller.uid, caller.variable("XDG_RUNTIME_DIR"))?;
     let fresh = ephemeral::make(&base)?;
-    let home = data::existing(invocation, caller);
+    let home = data::owned_by(invocation, caller)?;
     let mut top = None;
     if let Some(home) = &home {
-        data::refuse_strangers(home, caller)?;
-        // Nobody begins a session meanwhile, or commits its layer.
-        let _starting = lock::wait(home, lock::START)?;
-        top = is_idle(home)?.then(|| home.join("root"));
-        for name in [rung::NAME, runtime::emulation::ledger::NAME] {
+        top = is_idle(home, invocation, caller)?.then(|| home.join("root"));
+        for name in [rung::NAME, ledger::NAME] {
             copy(&home.join(name), &fresh.path().join(name))?;
         }
     }
@@ -46,19 +45,25 @@ pub(super) fn prepare(invocation: &Invocation, caller: &Caller) -> Result<Data, 
     Ok(Data { directory: fresh.path().to_owned(), home, throw_away: Some((session, fresh)) })
 }
 
-/// Whether no instance runs on this data; the user hears of those that do.
-fn is_idle(home: &Path) -> Result<bool, Failure> {
-    let Err(theirs) = lock::attempt(home, lock::SESSION)? else { return Ok(true) };
-    let live = Record::read(&theirs, &home.join(lock::SESSION))
-        .and_then(|record| Registry::new(&record.directory).live())
-        .unwrap_or_default();
-    let ids: Vec<String> = live.iter().map(|instance| instance.id.to_string()).collect();
-    report(&format!(
-        "note: instances ({}) are writing to {}; this throw-away start sees the layers without what they have written",
-        ids.join(" "),
-        home.display()
-    ));
-    Ok(false)
+/// Whether no instance runs on this data; the user hears of those that do. What a command left undone is done first.
+fn is_idle(home: &Path, invocation: &Invocation, caller: &Caller) -> Result<bool, Failure> {
+    match exclusive::hold(home)? {
+        Ok(held) => {
+            let rung = rung::recorded(home, caller, facts::is_privileged(caller))?;
+            let recovered = exclusive::recover(home, &rung, caller, &invocation.path);
+            // The mark of a command.
+            let _ = held.file().set_len(0);
+            recovered.map(|()| true)
+        }
+        Err(ids) => {
+            report(&format!(
+                "note: instances ({ids}) are writing to {}; this throw-away start sees the layers without what they \
+                 have written",
+                home.display()
+            ));
+            Ok(false)
+        }
+    }
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), Failure> {

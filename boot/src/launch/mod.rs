@@ -8,6 +8,7 @@ pub mod data;
 mod detach;
 pub mod environment;
 mod ephemeral;
+pub(crate) mod exclusive;
 pub mod expansion;
 pub mod facts;
 pub mod grants;
@@ -15,7 +16,7 @@ pub mod identity;
 mod ld_cache;
 mod lines;
 pub mod plan;
-mod rung;
+pub(crate) mod rung;
 pub mod session;
 pub(crate) mod signals;
 mod starter;
@@ -139,7 +140,12 @@ fn instance(
     let mut data = prepare(invocation, &facts.caller)?;
     let points = plan.makes_points.then(|| Journal::open(&data.directory)).transpose()?;
     // 3. Join the session that uses it, or begin one. The start lock is held from here to step 6.
-    let mut joined = session::enter(invocation, &plan, &data, facts)?;
+    let Some(mut joined) = session::enter(invocation, &plan, &data, facts)? else {
+        // The next attempt makes its own.
+        drop(data);
+        let invocation = invocation.read_again()?;
+        return instance(&invocation, program, &facts::gather(&invocation)?, roles, build, report);
+    };
     // 4. Be an instance: take the next ID.
     let instance = joined.register(&plan)?;
     // 5. Make PID 1 of the instance, as a child of this process; it begins while the session may still be mounting.

@@ -21,6 +21,7 @@ use runtime::wire::Ring;
 use super::begin::Beginning;
 use super::data::Data;
 use super::detach::{Detached, Report};
+use super::exclusive;
 use super::facts::Facts;
 use super::plan::LaunchPlan;
 use super::rung::{self, Rung};
@@ -74,26 +75,42 @@ pub struct Live {
     _alive: File,
 }
 
-/// Joins the session of a data directory, or begins one when none lives.
+/// Joins the session of a data directory, or begins one when none lives; `None` when the image has been changed since this
+/// start read it, so that its layers may be others.
 ///
 /// # Errors
 /// When the session of this data directory is of another image, or cannot be begun.
-pub fn enter(invocation: &Invocation, plan: &LaunchPlan, place: &Data, facts: &Facts) -> Result<Joined, Failure> {
+pub fn enter(
+    invocation: &Invocation,
+    plan: &LaunchPlan,
+    place: &Data,
+    facts: &Facts,
+) -> Result<Option<Joined>, Failure> {
     let data = place.directory.as_path();
-    let starting = lock::wait(data, lock::START)?;
+    let mut starting = lock::wait(data, lock::START)?;
     let root = plan.kind == Kind::Root;
-    // Under the lock, for whoever commits a layer holds it.
-    let external = stack::external(&invocation.image, &facts.caller, place.home.as_deref())?;
-    let shape: Vec<String> = plan.shape.iter().cloned().chain(stack::shape(&external, plan.layers)).collect();
+    // Whoever adds a managed layer holds the session lock, so this is looked for when that is known to be free, or held
+    // by a session.
+    let external = || -> Result<_, Failure> {
+        let layers = stack::external(&invocation.image, &facts.caller, place.home.as_deref())?;
+        let shape: Vec<String> = plan.shape.iter().cloned().chain(stack::shape(&layers, plan.layers)).collect();
+        Ok((layers, shape))
+    };
     loop {
         match lock::attempt(data, lock::SESSION)? {
             Ok(held) => {
                 let rung = rung::settle(data, facts, root, false)?;
+                exclusive::recover(data, &rung, &facts.caller, &invocation.path)?;
+                // A commit that ended a moment ago has moved changes from the data directory into the image.
+                if !invocation.image.is_current(&invocation.path) {
+                    return Ok(None);
+                }
                 // Goes last when this fails, so that a signal finds everything cleaned up.
                 let mut interrupt = None;
                 let directory = fresh_directory(invocation, data, facts, &starting)?;
                 let fresh = Some(Fresh(Registry::new(&directory)));
                 let caller = &facts.caller;
+                let (external, shape) = external()?;
                 let beginning = Beginning {
                     invocation,
                     data,
@@ -106,17 +123,24 @@ pub fn enter(invocation: &Invocation, plan: &LaunchPlan, place: &Data, facts: &F
                 };
                 let (server, server_state, pid) = beginning.begin(held, &mut interrupt)?;
                 let (data, children) = (data.to_owned(), vec![pid]);
-                return Ok(Joined { directory, server, rung, data, server_state, fresh, starting, children });
+                return Ok(Some(Joined { directory, server, rung, data, server_state, fresh, starting, children }));
             }
             Err(theirs) if is_empty(&theirs, data)? => drop(lock::wait(data, lock::SESSION)?),
+            Err(theirs) if exclusive::is_command(&theirs) => {
+                // Others that start are to hear of it, too.
+                drop(starting);
+                exclusive::wait_for_command(&theirs, data)?;
+                starting = lock::wait(data, lock::START)?;
+            }
             Err(theirs) => {
                 let record = Record::read(&theirs, &data.join(lock::SESSION))?;
-                same_shape(&record, &shape, data)?;
+                same_shape(&record, &external()?.1, data)?;
                 if let Some((server, alive)) = join(&record)? {
                     let rung = rung::settle(data, facts, root, true)?;
                     let (directory, data) = (record.directory, data.to_owned());
                     let (server_state, children) = (Server::Live(alive), Vec::new());
-                    return Ok(Joined { directory, server, rung, data, server_state, fresh: None, starting, children });
+                    let fresh = None;
+                    return Ok(Some(Joined { directory, server, rung, data, server_state, fresh, starting, children }));
                 }
             }
         }

@@ -38,13 +38,13 @@ pub fn check(layer: &Archive, progress: &mut dyn Progress) -> Result<Checked, Er
         for (name, node) in layers.children(&path, &parts)? {
             let path = joined(&path, &name);
             match node {
-                Node::Directory(parts) => stack.push((path, parts)),
-                Node::Leaf(part) if seen.insert(part.at) => {
+                Node::Directory { parts, .. } => stack.push((path, parts)),
+                Node::Leaf(part) | Node::Whiteout(part) if seen.insert(part.at) => {
                     checked.inodes += 1;
                     checked.unpacked = checked.unpacked.saturating_add(check.leaf(&part, &path)?);
                 }
                 // One more name of a file.
-                Node::Leaf(_) => {}
+                Node::Leaf(_) | Node::Whiteout(_) => {}
             }
         }
     }

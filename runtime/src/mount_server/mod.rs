@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use crate::cache::Extracted;
 use crate::fuse;
 use crate::journal;
-use crate::sandbox::id_map::{IdMap, Range};
+use crate::sandbox::id_map::{IdMap, end};
 use crate::sandbox::points;
 use crate::sandbox::subordinate::Helpers;
 use crate::session::ephemeral;
@@ -354,11 +354,6 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(Option<fuse::Se
     record.write(request.lock.file(), request.lock.path())?;
     channel.write_all(&[READY]).map_err(io_error("reach", "the starter"))?;
     Ok((server, alive))
-}
-
-/// The number behind the last ID of a namespace, whose IDs begin with 0 and have no gap.
-fn end(ranges: &[Range]) -> u32 {
-    ranges.iter().map(|range| range.inside.saturating_add(range.count)).max().unwrap_or_default()
 }
 
 /// Mounts the layers of an image and serves them.
