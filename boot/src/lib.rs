@@ -15,6 +15,7 @@ mod layer;
 pub mod portal;
 mod progress;
 pub mod settings;
+mod stack;
 pub mod stage;
 pub mod verify;
 pub mod version;

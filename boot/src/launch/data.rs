@@ -6,6 +6,9 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use runtime::mount_server::ThrowAway;
+use runtime::session::ephemeral::Fresh;
+
 use super::exclusive::is_used;
 use super::facts::Caller;
 use crate::{Failure, Invocation, Message, report};
@@ -18,6 +21,17 @@ const UNFIT: [(i64, &str); 5] = [
     (0x794c_7630, "an overlay itself"),
     (0x5346_544e, "an NTFS file system"),
 ];
+
+/// Where the session of a start keeps its files.
+#[derive(Debug)]
+pub struct Data {
+    /// The data directory; of a throw-away session, a private one in its place.
+    pub directory: PathBuf,
+    /// The data directory that managed layers are taken from, when there is one.
+    pub home: Option<PathBuf>,
+    /// Set for a throw-away session, which owns its directory.
+    pub(super) throw_away: Option<(ThrowAway, Fresh)>,
+}
 
 /// Where an image's data may lie, in the order they are tried.
 fn candidates(invocation: &Invocation, caller: &Caller) -> Result<Vec<PathBuf>, Failure> {
@@ -67,7 +81,12 @@ pub fn place(invocation: &Invocation, caller: &Caller) -> Option<PathBuf> {
 ///
 /// # Errors
 /// When no place will do; the message names each and why.
-pub fn prepare(invocation: &Invocation, caller: &Caller) -> Result<PathBuf, Failure> {
+pub fn prepare(invocation: &Invocation, caller: &Caller) -> Result<Data, Failure> {
+    let directory = find(invocation, caller)?;
+    Ok(Data { home: Some(directory.clone()), directory, throw_away: None })
+}
+
+fn find(invocation: &Invocation, caller: &Caller) -> Result<PathBuf, Failure> {
     let places = candidates(invocation, caller)?;
     // Data that exists is used wherever it is, so that nothing seems lost when a place becomes writable later.
     for place in &places {

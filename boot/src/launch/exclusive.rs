@@ -58,13 +58,19 @@ pub(crate) fn look(invocation: &Invocation) -> Result<Option<Data>, Failure> {
 /// When instances use it, naming them; when it is somebody else's.
 pub(crate) fn take(invocation: &Invocation, purpose: &str) -> Result<Option<Exclusive>, Failure> {
     let Some(data) = look(invocation)? else { return Ok(None) };
-    let alone = Exclusive { session: hold(&data.path, purpose)?, data };
+    let session = hold(&data.path)?.map_err(|ids| {
+        let shown = data.path.display();
+        Message::boxed(format!(
+            "cannot {purpose}: instances use {shown}: {ids}; end them first, with fim-instance stop ID"
+        ))
+    })?;
+    let alone = Exclusive { session, data };
     recover(&alone.data.path, &alone.data.rung, &alone.data.caller, &invocation.path)?;
     Ok(Some(alone))
 }
 
-/// Takes the session lock and marks it.
-fn hold(data: &Path, purpose: &str) -> Result<lock::Held, Failure> {
+/// Takes the session lock and marks it; the inner error has the IDs of the instances that use the data.
+pub(super) fn hold(data: &Path) -> Result<Result<lock::Held, String>, Failure> {
     loop {
         let starting = lock::wait(data, lock::START)?;
         let theirs = match lock::attempt(data, lock::SESSION)? {
@@ -73,7 +79,7 @@ fn hold(data: &Path, purpose: &str) -> Result<lock::Held, Failure> {
                 let file = held.file();
                 let marked = file.set_len(0).and_then(|()| file.write_all_at(mark.as_bytes(), 0));
                 marked.map_err(|error| Message::boxed(format!("cannot mark {}: {error}", held.path().display())))?;
-                return Ok(held);
+                return Ok(Ok(held));
             }
             Err(theirs) => theirs,
         };
@@ -91,11 +97,7 @@ fn hold(data: &Path, purpose: &str) -> Result<lock::Held, Failure> {
         let live = Registry::new(&record.directory).live()?;
         if !live.is_empty() {
             let ids: Vec<String> = live.iter().map(|instance| instance.id.to_string()).collect();
-            return Err(Message::boxed(format!(
-                "cannot {purpose}: instances use {}: {}; end them first, with fim-instance stop ID",
-                data.display(),
-                ids.join(" ")
-            )));
+            return Ok(Err(ids.join(" ")));
         }
         // The session is about to end. While the start lock is held, no start is half-way.
         let changes = watch(&record.directory.join("instances"));

@@ -4,6 +4,7 @@ mod add;
 mod commit;
 mod create;
 mod diff;
+mod embedded;
 mod extract;
 mod level;
 mod list;
