@@ -4,44 +4,44 @@ mod harness;
 
 use std::fs;
 
+use harness::World;
 use harness::layers::{assert_same, changeable, seen, upper_names};
 use harness::owners::one_id;
-use harness::{World, is_root};
 
-/// Ten rounds of changes, each committed.
-fn rounds(world: &World, seed: u64) {
+/// Ten rounds of changes, each committed to the target.
+fn rounds(world: &World, target: &str, seed: u64) {
     for round in 0..10 {
         world.root(&["tree", "churn", &(seed + round).to_string(), "120"]).run().succeeds();
         let before = seen(world);
-        world.app(&["fim-layer", "commit", "binary", "--level", "0"]).run().succeeds().quietly();
+        world.app(&["fim-layer", "commit", target, "--level", "0"]).run().succeeds().quietly();
         assert_eq!(upper_names(world), [""; 0], "round {round}");
         assert_same(&before, &seen(world), &format!("seed {seed}, round {round}"));
     }
-    // Somebody else gets the file alone.
-    let other = World::empty();
-    let before = seen(world);
-    harness::world::copy(world.image(), other.image());
-    assert_same(&before, &seen(&other), "without the data directory");
 }
 
 #[test]
 fn the_tree_is_the_same_after_each_of_ten_commits() {
-    rounds(&changeable(), 1);
+    let world = changeable();
+    rounds(&world, "binary", 1);
+    // Somebody else gets the file alone.
+    let other = World::empty();
+    harness::world::copy(world.image(), other.image());
+    assert_same(&seen(&world), &seen(&other), "without the data directory");
 }
 
 #[test]
 fn the_tree_is_the_same_where_root_is_emulated() {
-    if is_root() {
-        let world = changeable();
-        one_id(&world);
-        for round in 0..10 {
-            world.root(&["tree", "churn", &(100 + round).to_string(), "120"]).run().succeeds();
-            let before = seen(&world);
-            world.app(&["fim-layer", "commit", "binary", "--level", "0"]).run().succeeds().quietly();
-            assert_same(&before, &seen(&world), &format!("round {round}"));
-        }
-    } else {
-        rounds(&changeable(), 200);
+    let world = changeable();
+    one_id(&world);
+    rounds(&world, "binary", 101);
+}
+
+#[test]
+fn the_tree_is_the_same_with_each_commit_in_a_file_of_its_own() {
+    let world = changeable();
+    rounds(&world, "layer", 201);
+    for number in 0..10 {
+        assert!(world.data().join(format!("layers/layer-{number:03}.layer")).is_file());
     }
 }
 
