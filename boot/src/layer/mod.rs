@@ -11,7 +11,7 @@ mod list;
 mod operation;
 pub(crate) mod rebase;
 mod remove;
-mod reset;
+pub(crate) mod reset;
 mod squash;
 
 use std::ffi::OsString;
