@@ -72,7 +72,7 @@ impl Beginning<'_> {
             lock: held,
             image: self.invocation.image.superblock.uuid.0,
             shape: self.plan.shape.clone(),
-            startup: self.invocation.image.config.startup.clone(),
+            startup: self.plan.startup.clone(),
         })?;
         let (pid, server) = (starting.pid(), process::pidfd_open(starting.pid())?);
         match starting.namespaces(&ids, self.rung.helpers(self.caller).as_ref()) {

@@ -47,6 +47,8 @@ pub struct Program {
     pub words: Vec<OsString>,
     /// Whether the program is whichever shell the image has.
     pub shell: bool,
+    /// Whether it is what the image is made for.
+    pub boots: bool,
     /// Whether it runs as user 0.
     pub root: bool,
     /// Whether it goes on after the start has returned.
@@ -62,7 +64,7 @@ impl Program {
     pub fn given(words: &[OsString], root: bool) -> Option<Self> {
         let detached = words.first().is_some_and(|word| word == DETACH);
         let words = &words[usize::from(detached)..];
-        (!words.is_empty()).then(|| Self { words: words.to_vec(), shell: false, root, detached })
+        (!words.is_empty()).then(|| Self { words: words.to_vec(), shell: false, boots: false, root, detached })
     }
 
     /// The stored boot command with the arguments of the command line appended.
@@ -74,7 +76,7 @@ impl Program {
         let mut words: Vec<OsString> = stored.collect();
         let shell = words.is_empty();
         words.extend_from_slice(args);
-        Self { words, shell, root: false, detached: false }
+        Self { words, shell, boots: true, root: false, detached: false }
     }
 }
 
