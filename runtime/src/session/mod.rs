@@ -15,6 +15,7 @@
 //! ```
 
 pub mod directory;
+mod index;
 pub mod lock;
 pub mod log;
 pub mod pipe;
