@@ -51,6 +51,8 @@ pub struct Program {
     pub words: Vec<OsString>,
     /// Whether the program is whichever shell the image has.
     pub shell: bool,
+    /// Whether it is what the image is made for.
+    pub boots: bool,
     /// Whether it runs as user 0.
     pub root: bool,
     /// Whether it goes on after the start has returned.
@@ -67,7 +69,8 @@ impl Program {
     /// The words after `fim-exec` or `fim-root`; `None` when there is none.
     #[must_use]
     pub fn given(words: &[OsString], root: bool) -> Option<Self> {
-        let mut program = Self { words: Vec::new(), shell: false, root, detached: false, ephemeral: false };
+        let mut program =
+            Self { words: Vec::new(), shell: false, boots: false, root, detached: false, ephemeral: false };
         let mut words = words;
         while let [first, rest @ ..] = words {
             // Each once: a second one is the program's name.
@@ -91,7 +94,7 @@ impl Program {
         let mut words: Vec<OsString> = stored.collect();
         let shell = words.is_empty();
         words.extend_from_slice(args);
-        Self { words, shell, root: false, detached: false, ephemeral: false }
+        Self { words, shell, boots: true, root: false, detached: false, ephemeral: false }
     }
 }
 

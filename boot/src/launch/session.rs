@@ -129,6 +129,7 @@ pub fn enter(
                 let (external, shape) = external()?;
                 let beginning = Beginning {
                     invocation,
+                    plan,
                     data,
                     directory: &directory,
                     caller,
