@@ -11,6 +11,7 @@ use runtime::source::{ByteSource, FileRange};
 use runtime::sys::process;
 
 use super::facts::Caller;
+use super::plan::LaunchPlan;
 use super::rung::Rung;
 use super::session::Server;
 use crate::interrupt::Interrupt;
@@ -20,6 +21,7 @@ use crate::{Failure, Invocation, Message, cache};
 /// A mount server that is to be started.
 pub(super) struct Beginning<'a> {
     pub invocation: &'a Invocation,
+    pub plan: &'a LaunchPlan,
     pub data: &'a Path,
     pub directory: &'a Path,
     pub caller: &'a Caller,
@@ -84,7 +86,7 @@ impl Beginning<'_> {
             lock: held,
             image: self.invocation.image.superblock.uuid.0,
             shape: self.shape.clone(),
-            startup: self.invocation.image.config.startup.clone(),
+            startup: self.plan.startup.clone(),
             throw_away: self.throw_away.clone(),
         })?;
         let (pid, server) = (starting.pid(), process::pidfd_open(starting.pid())?);

@@ -17,6 +17,7 @@
 
 pub mod directory;
 pub mod ephemeral;
+mod index;
 pub mod lock;
 pub mod log;
 pub mod pipe;

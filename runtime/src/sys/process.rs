@@ -116,6 +116,17 @@ pub fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// A number that names the process of a pidfd until the next boot and is never given to another: the inode of its
+/// pidfd. `None` before Linux 6.9, where all pidfds share one.
+#[must_use]
+pub fn pidfd_unique(pidfd: impl AsFd) -> Option<u64> {
+    /// `PID_FS_MAGIC` of magic.h.
+    const PIDFS: libc::c_long = 0x5049_4446;
+    let kind = nix::sys::statfs::fstatfs(&pidfd).ok()?.filesystem_type().0;
+    let inode = nix::sys::stat::fstat(pidfd).ok()?.st_ino;
+    (kind == PIDFS).then_some(inode)
+}
+
 /// pidfd_send_signal(2).
 ///
 /// # Errors

@@ -91,3 +91,22 @@ pub(super) const LAYER: Spec = Spec {
     examples: &["fim-layer create ./usr-tree extra.layer", "fim-layer add extra.layer", "fim-layer commit binary"],
     frees_file: true,
 };
+
+pub(super) const DATA: Spec = Spec {
+    name: "data",
+    summary: "Show or remove what the image has written",
+    usages: &[
+        Usage { line: "<path>", words: &[("path", "Prints the directory that it is kept in, or would be kept in")] },
+        Usage { line: "<size> [--json]", words: &[("size", "Prints how many bytes it takes"), JSON] },
+        Usage {
+            line: "<clear> [--yes]",
+            words: &[("clear", "Removes the writable layer and the layers directory"), ("--yes", "Do not ask")],
+        },
+    ],
+    notes: &[
+        "FIM_DIR_DATA names another directory, and with it a separate set of data.",
+        "Data that instances use is not removed; the exit code is 125 then.",
+    ],
+    examples: &["fim-data size", "fim-data clear --yes"],
+    frees_file: false,
+};
