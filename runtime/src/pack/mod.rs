@@ -5,14 +5,14 @@
 
 mod appimage;
 mod container;
-mod contents;
-mod directory;
+pub(crate) mod contents;
+pub(crate) mod directory;
 mod error;
 mod existing;
 mod growth;
 mod input;
 mod source;
-mod squash;
+pub(crate) mod squash;
 mod startup;
 mod stored;
 mod tar;
@@ -120,7 +120,7 @@ impl From<write::Summary> for Summary {
 }
 
 /// Seconds since the epoch as squashfs holds them: before 1970 is 0, after 2106 is the last second it knows.
-fn clamp_time(seconds: i64) -> u32 {
+pub(crate) fn clamp_time(seconds: i64) -> u32 {
     u32::try_from(seconds.max(0)).unwrap_or(u32::MAX)
 }
 
