@@ -5,6 +5,7 @@ use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use runtime::base::Base;
 use runtime::commit;
 use runtime::error::chain;
 use runtime::image::{self, Digest, LayerFacts, LayerKind};
@@ -30,7 +31,18 @@ use crate::{Failure, Invocation, Message, cli};
 pub(super) fn run(invocation: &Invocation, which: Stack, level: Level) -> Result<i32, Failure> {
     let alone = exclusive::take(invocation, "squash")?;
     let merged = match (which, &alone) {
-        (Stack::Binary, _) => embedded(invocation, level)?,
+        (Stack::Binary, alone) => {
+            let before = Base::of(&invocation.image.config);
+            let merged = embedded(invocation, level)?;
+            // A writable layer that was made on these was made on the one.
+            if let Some(data) = alone.as_ref().map(|alone| &alone.data.path)
+                && merged > 1
+                && Base::read(data)? == Some(before)
+            {
+                Base::of(&invocation.read_again()?.image.config).record(data)?;
+            }
+            merged
+        }
         (Stack::Layer, Some(alone)) => managed(&alone.data.path.join(MANAGED), level)?,
         (Stack::Layer, None) => 0,
     };
