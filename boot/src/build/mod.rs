@@ -10,14 +10,15 @@ use std::path::PathBuf;
 
 pub use debian::Debian;
 pub use options::Variable;
-use options::{block_size, permission, platform, size, variable};
-use runtime::image::{ImageWriter, LayerFacts, Permission, WriterOptions};
+use options::{block_size, platform, size, variable};
+use runtime::image::{ImageWriter, LayerFacts, PermissionSet, WriterOptions};
 use runtime::mount_server::MAX_LAYERS;
 use runtime::pack::{self, Choice, Epoch, Input, Intake, Platform, Source};
 
 use crate::draft::{Draft, Use, is_disk_full};
 use crate::interrupt::Interrupt;
 use crate::progress::Listener;
+use crate::settings::sets;
 use crate::{Failure, Message};
 
 /// What to build.
@@ -52,9 +53,9 @@ pub struct Arguments {
     /// Threads that compress, 1 to 1024 [default: one a core]
     #[arg(long, value_name = "NUMBER")]
     pub threads: Option<usize>,
-    /// What the guest may reach, separated by commas
-    #[arg(long, value_delimiter = ',', value_name = "NAME", value_parser = permission)]
-    pub perms: Vec<Permission>,
+    /// What the guest may reach: names separated by commas, or all
+    #[arg(long, value_name = "NAMES", value_parser = sets::permissions)]
+    pub perms: Vec<PermissionSet>,
     /// A variable of the guest's environment; may be given again
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable())]
     pub env: Vec<Variable>,

@@ -11,7 +11,6 @@ use runtime::source::{ByteSource, FileRange};
 use runtime::sys::process;
 
 use super::facts::Caller;
-use super::plan::LaunchPlan;
 use super::rung::Rung;
 use super::session::Server;
 use crate::interrupt::Interrupt;
@@ -21,7 +20,6 @@ use crate::{Failure, Invocation, Message, cache};
 /// A mount server that is to be started.
 pub(super) struct Beginning<'a> {
     pub invocation: &'a Invocation,
-    pub plan: &'a LaunchPlan,
     pub data: &'a Path,
     pub directory: &'a Path,
     pub caller: &'a Caller,
@@ -30,6 +28,8 @@ pub(super) struct Beginning<'a> {
     pub external: &'a [External],
     /// What shapes the stack, for the session record.
     pub shape: Vec<String>,
+    /// Files that the session reads ahead.
+    pub startup: &'a [Vec<u8>],
     /// Set for a throw-away session.
     pub throw_away: Option<ThrowAway>,
 }
@@ -86,7 +86,7 @@ impl Beginning<'_> {
             lock: held,
             image: self.invocation.image.superblock.uuid.0,
             shape: self.shape.clone(),
-            startup: self.plan.startup.clone(),
+            startup: self.startup.to_vec(),
             throw_away: self.throw_away.clone(),
         })?;
         let (pid, server) = (starting.pid(), process::pidfd_open(starting.pid())?);

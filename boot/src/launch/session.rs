@@ -129,13 +129,13 @@ pub fn enter(
                 let (external, shape) = external()?;
                 let beginning = Beginning {
                     invocation,
-                    plan,
                     data,
                     directory: &directory,
                     caller,
                     rung: &rung,
                     external: &external,
                     shape,
+                    startup: &plan.startup,
                     throw_away: place.throw_away.as_ref().map(|(session, _)| session.clone()),
                 };
                 let (server, server_state, pid) = beginning.begin(held, &mut interrupt)?;

@@ -208,6 +208,8 @@ impl Walk<'_> {
         let owner = self.owners.of(path, found, &mut xattrs)?;
         let metadata = Metadata { uid: owner.uid, gid: owner.gid, ..directory::metadata_of(found) };
         if let Some(device) = owner.device {
+            // A device carries none of these (xattr(7)).
+            xattrs.retain(|(name, _)| !name.starts_with(b"user."));
             return Ok(Some((device, metadata, xattrs)));
         }
         self.planned.tree.set_metadata(node, metadata).map_err(unstorable(path))?;

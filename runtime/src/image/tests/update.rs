@@ -31,6 +31,30 @@ fn a_change_is_seen_and_alternates_the_slots() {
 }
 
 #[test]
+fn an_image_of_an_older_config_version_is_read_and_upgraded_by_the_next_change() {
+    let (_directory, path) = image();
+    let contents = read(&bytes_of(&path)).unwrap().unwrap();
+    let newest = body::encode(&contents.config).unwrap();
+    // Version 1 ends before the start-up set.
+    let body = &newest[..newest.len() - 11];
+    let slot = slot::encode(contents.generation, 1, body, 4096).unwrap();
+    let file = File::options().write(true).open(&path).unwrap();
+    for offset in contents.superblock.slots {
+        file.write_all_at(&slot, offset).unwrap();
+    }
+    drop(file);
+    let old = open(&path);
+    assert!(old.config.startup.is_empty() && old.config.name == contents.config.name && old.slot_fault.is_none());
+    set_name(&path, "new").unwrap();
+    let new = open(&path);
+    assert_eq!((new.config.name.as_str(), new.generation), ("new", old.generation + 1));
+    assert_eq!(new.config, Config { name: "new".to_owned(), ..old.config });
+    // Slot B has version 2, slot A still version 1: both can be read.
+    let versions = contents.superblock.slots.map(|offset| bytes_of(&path)[offset as usize + 20]);
+    assert_eq!(versions, [1, CONFIG_VERSION as u8]);
+}
+
+#[test]
 fn nothing_is_written_when_nothing_changes_or_the_change_fails() {
     let (_directory, path) = image();
     let before = bytes_of(&path);
