@@ -3,6 +3,7 @@
 //! Nothing happens to the writable layer without the user's word. On a terminal the start asks; elsewhere it keeps the
 //! layer on top of the new ones, and says so each time until the user has decided.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
@@ -14,8 +15,8 @@ use super::facts::Facts;
 use crate::layer::rebase::{self, Choice};
 use crate::{Failure, Invocation, Message, report};
 
-/// Whether the writable layer in `data` was made on other layers than these. What is not recorded, or empty, was made on
-/// these, and that is recorded. The caller holds the session lock.
+/// Whether the writable layer in `data` was made on other layers than these. What is not recorded, or unchanged, was made
+/// on these, and that is recorded. The caller holds the session lock.
 ///
 /// # Errors
 /// When the record cannot be read or written.
@@ -23,16 +24,30 @@ pub(super) fn is_other(data: &Path, config: &Config) -> Result<bool, Failure> {
     let base = Base::of(config);
     match Base::read(data)? {
         Some(recorded) if recorded == base => return Ok(false),
-        Some(_) if !is_empty(&data.join("root"))? => return Ok(true),
+        Some(_) if !is_unchanged(&data.join("root"))? => return Ok(true),
         _ => {}
     }
     base.record(data)?;
     Ok(false)
 }
 
-fn is_empty(root: &Path) -> Result<bool, Failure> {
-    let unread = |error| Message::boxed(format!("cannot list {}: {error}", root.display()));
-    Ok(fs::read_dir(root).map_err(unread)?.next().is_none())
+/// Whether nobody has changed anything: there is nothing but what every start makes where the image lacks it, empty
+/// directories to mount on and the caller's entries in the account files.
+fn is_unchanged(root: &Path) -> Result<bool, Failure> {
+    for name in names(root)? {
+        let path = root.join(&name);
+        let is_directory = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
+        let ours: &[&str] = if name == "etc" { &["passwd", "group"] } else { &[] };
+        if !is_directory || names(&path)?.iter().any(|name| !ours.iter().any(|ours| name == *ours)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn names(directory: &Path) -> Result<Vec<OsString>, Failure> {
+    let entries = fs::read_dir(directory).and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect());
+    entries.map_err(|error: io::Error| Message::boxed(format!("cannot list {}: {error}", directory.display())))
 }
 
 /// Has the user decide, or keeps the writable layer for this start. No lock is held.

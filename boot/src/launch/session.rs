@@ -123,7 +123,7 @@ pub fn enter(
                 }
                 // Goes last when this fails, so that a signal finds everything cleaned up.
                 let mut interrupt = None;
-                let directory = fresh_directory(invocation, data, facts, &starting)?;
+                let directory = fresh_directory(invocation, place, facts, &starting)?;
                 let fresh = Some(Fresh(Registry::new(&directory)));
                 let caller = &facts.caller;
                 let (external, shape) = external()?;
@@ -196,10 +196,15 @@ fn is_empty(theirs: &File, data: &Path) -> Result<bool, Failure> {
 /// Makes the session directory, without what an earlier session that was killed left there.
 fn fresh_directory(
     invocation: &Invocation,
-    data: &Path,
+    place: &Data,
     facts: &Facts,
     starting: &lock::Held,
 ) -> Result<PathBuf, Failure> {
+    // A throw-away session has one directory for everything.
+    if place.throw_away.is_some() {
+        return fill_directory(place.directory.clone(), starting);
+    }
+    let data = &place.directory;
     let base = directory::runtime(facts.caller.uid, facts.caller.variable("XDG_RUNTIME_DIR"))?;
     let uuid = &invocation.image.superblock.uuid.0;
     let path = base.join(directory::session_name(facts.caller.uid, &invocation.path, uuid, OsStr::new(""), data));
@@ -209,12 +214,16 @@ fn fresh_directory(
         registry.remove_all();
     }
     directory::open_private(&path, facts.caller.uid, "XDG_RUNTIME_DIR")?;
+    fill_directory(path, starting)
+}
+
+fn fill_directory(path: PathBuf, starting: &lock::Held) -> Result<PathBuf, Failure> {
     for name in ["layers", "root"] {
         make(&path.join(name))?;
     }
     pipe::create(&path.join("alive"))?;
     pipe::create(&host::doorbell(&path))?;
-    registry.create(starting)?;
+    Registry::new(&path).create(starting)?;
     Ok(path)
 }
 

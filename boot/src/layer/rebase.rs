@@ -48,14 +48,15 @@ pub(crate) fn apply(invocation: &Invocation, choice: Choice) -> Result<i32, Fail
     }
 }
 
-/// After a command of the user's has changed the layers of the image: the user's own writable layer goes along. Those of
+/// After a command of the user's has changed the layers of the image that `invocation` began with: the user's own writable layer goes along. Those of
 /// other users, and other data directories, ask at their next start.
 pub(super) fn follow(invocation: &Invocation) {
     let followed = || -> Result<(), Failure> {
         let Some(data) = data::owned_by(invocation, &facts::caller())? else { return Ok(()) };
         let _starting = lock::wait(&data, lock::START)?;
-        let base = Base::of(&invocation.read_again()?.image.config);
-        if Base::read(&data)?.is_some_and(|recorded| recorded.extends_or_shortens(&base)) {
+        let (before, base) = (Base::of(&invocation.image.config), Base::of(&invocation.read_again()?.image.config));
+        // Others may have added layers at the same time.
+        if Base::read(&data)?.is_some_and(|recorded| recorded == before || recorded.extends_or_shortens(&base)) {
             base.record(&data)?;
         }
         Ok(())
