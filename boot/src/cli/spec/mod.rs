@@ -91,6 +91,7 @@ pub const COMMANDS: &[Spec] = &[
     settings::CASEFOLD,
     settings::REMOTE,
     layers::LAYER,
+    layers::OCI,
     Spec {
         name: "instance",
         summary: "Manage running instances",
