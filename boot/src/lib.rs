@@ -2,9 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+mod agreement;
 pub mod build;
 mod cache;
 pub mod cli;
+mod data;
 mod draft;
 pub mod extract;
 pub mod inspect;

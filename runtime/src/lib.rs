@@ -1,6 +1,7 @@
 //! Vocabulary and mechanism of fim, without policy: system calls, image format, squashfs, FUSE, wire
 //! format, named pipes, sandbox, exit codes and errors.
 
+pub mod base;
 pub mod cache;
 pub mod commit;
 pub mod control;

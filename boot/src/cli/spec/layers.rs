@@ -110,3 +110,22 @@ pub(super) const OCI: Spec = Spec {
     examples: &["fim-oci export app.tar", "fim-oci export app.tar --name team/app:1.0"],
     frees_file: true,
 };
+
+pub(super) const DATA: Spec = Spec {
+    name: "data",
+    summary: "Show or remove what the image has written",
+    usages: &[
+        Usage { line: "<path>", words: &[("path", "Prints the directory that it is kept in, or would be kept in")] },
+        Usage { line: "<size> [--json]", words: &[("size", "Prints how many bytes it takes"), JSON] },
+        Usage {
+            line: "<clear> [--yes]",
+            words: &[("clear", "Removes the writable layer and the layers directory"), ("--yes", "Do not ask")],
+        },
+    ],
+    notes: &[
+        "FIM_DIR_DATA names another directory, and with it a separate set of data.",
+        "Data that instances use is not removed; the exit code is 125 then.",
+    ],
+    examples: &["fim-data size", "fim-data clear --yes"],
+    frees_file: false,
+};
