@@ -6,7 +6,10 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use harness::process::wait_readable;
 use harness::{FIM, Terminal, World, is_root};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 /// A directory with `/etc/layer` and a file of its own that say `name`.
@@ -93,6 +96,7 @@ fn sources_and_destinations_that_will_not_do_are_named() {
     create("home", "file").fails_naming(&["Destination file already exists: file"]);
     create("home", "missing/new.layer").fails_naming(&["missing/new.layer", "No such file"]);
     create("home", "home/new.layer").fails_naming(&["would pack itself"]);
+    create("home", "/proc/new.layer").fails_naming(&["/proc"]);
     symlink("nowhere", world.path("dangling")).unwrap();
     create("home", "dangling").fails_naming(&["already exists"]);
     assert_eq!(fs::read_to_string(world.path("file")).unwrap(), "mine");
@@ -184,6 +188,26 @@ fn a_full_disk_leaves_the_image_byte_for_byte() {
     let outcome = world.in_namespace(script).run().exits(250);
     let outcome = outcome.with_stdout("app\nGathering files to compress...\nfilling\n");
     outcome.complains_of(&["the file system is full", "the image is as it was", "nothing was left"]);
+}
+
+#[test]
+fn an_addition_that_is_killed_leaves_the_image_as_it_was() {
+    let world = World::new();
+    world.host_sh("mkdir noise; head -c 20000000 /dev/urandom > noise/noise").run().succeeds();
+    world.app(&["fim-layer", "create", "noise", "noise.layer", "--level", "0"]).run().succeeds();
+    let changes = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
+    changes.add_watch(&world.path(""), AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE).unwrap();
+    let running = world.app(&["fim-layer", "add", "noise.layer"]).spawn();
+    wait_readable(&changes, "the first write of the layer");
+    running.signal(Signal::SIGKILL);
+    running.wait_as_it_is();
+    assert_eq!(list(&world).len(), 1);
+    world.app(&["fim-verify"]).run().succeeds();
+    assert_eq!(world.exec(&["cat", "/etc/release"]).prints(), "small");
+    world.app(&["fim-layer", "add", "noise.layer"]).run().succeeds();
+    world.app(&["fim-verify"]).run().succeeds();
+    let names = world.host_sh("ls -A | grep fim-change || true").prints();
+    assert_eq!(names, "", "a copy is left");
 }
 
 #[test]

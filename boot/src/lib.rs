@@ -14,6 +14,7 @@ pub mod instance;
 mod interrupt;
 pub mod launch;
 mod layer;
+pub mod oci;
 pub mod portal;
 mod progress;
 pub mod settings;

@@ -76,13 +76,12 @@ impl Base {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(|source| Error::Io { action: "read", path: path.clone(), source })?,
         };
-        let mut text = String::new();
-        match file.take(LIMIT + 1).read_to_string(&mut text) {
-            Err(source) if source.kind() != io::ErrorKind::InvalidData => {
-                Err(Error::Io { action: "read", path, source })
-            }
-            _ => Self::decode(&text).map(Some).ok_or(Error::Damaged { path }),
-        }
+        // Room for what it usually is, so that it takes one read.
+        let mut bytes = Vec::with_capacity(4096);
+        let read = file.take(LIMIT + 1).read_to_end(&mut bytes);
+        read.map_err(|source| Error::Io { action: "read", path: path.clone(), source })?;
+        let base = std::str::from_utf8(&bytes).ok().and_then(Self::decode);
+        base.map(Some).ok_or(Error::Damaged { path })
     }
 
     /// Records, whole or not at all. The caller holds the start lock or the session lock.

@@ -7,6 +7,7 @@ pub mod commit;
 pub mod control;
 pub mod emulation;
 pub mod error;
+pub mod export;
 pub mod extract;
 pub mod fuse;
 pub mod host;

@@ -13,7 +13,7 @@ mod growth;
 mod input;
 mod source;
 pub(crate) mod squash;
-mod startup;
+pub(crate) mod startup;
 mod stored;
 mod tar;
 

@@ -92,6 +92,25 @@ pub(super) const LAYER: Spec = Spec {
     frees_file: true,
 };
 
+pub(super) const OCI: Spec = Spec {
+    name: "oci",
+    summary: "Export the image for engines of containers",
+    usages: &[Usage {
+        line: "<export> <file> [--name <name:tag>]",
+        words: &[
+            ("export", "Writes all layers as an OCI image archive, which podman load and skopeo take as it is"),
+            ("file", "The archive to make; it must not exist"),
+            ("--name", "What an engine lists it under; the image's own name where it is not given"),
+        ],
+    }],
+    notes: &[
+        "The archive has one layer: what a start sees, without the changes that are not committed.",
+        "The boot command becomes the entrypoint, stored variables the environment, and a stored UID and GID the user. Permissions and binds have no counterpart.",
+    ],
+    examples: &["fim-oci export app.tar", "fim-oci export app.tar --name team/app:1.0"],
+    frees_file: true,
+};
+
 pub(super) const DATA: Spec = Spec {
     name: "data",
     summary: "Show or remove what the image has written",

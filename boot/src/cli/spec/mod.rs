@@ -102,6 +102,7 @@ pub const COMMANDS: &[Spec] = &[
     settings::CASEFOLD,
     settings::REMOTE,
     layers::LAYER,
+    layers::OCI,
     layers::DATA,
     Spec {
         name: "instance",
