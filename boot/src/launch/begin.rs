@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::unistd::Pid;
-use runtime::mount_server::{self, Layer, Lower, Refused, Request};
+use runtime::mount_server::{self, Layer, Lower, Refused, Request, Stack};
 use runtime::session::lock;
 use runtime::source::ByteSource;
 use runtime::sys::process;
@@ -35,9 +35,11 @@ impl Beginning<'_> {
         held: lock::Held,
         interrupt: &mut Option<Interrupt>,
     ) -> Result<(OwnedFd, Server, Pid), Failure> {
-        log::debug!("Overlay type: {}", self.invocation.image.config.overlay.name());
         match self.server(Lower::Image(self.layers()?), held)? {
             Ok(begun) => Ok(begun),
+            Err(why) if self.plan.stacking.stack() != Stack::Kernel => {
+                Err(Message::boxed(format!("{}: {why}", mount_server::diagnose::userspace_without_fuse())))
+            }
             Err(why) => {
                 // The first server has the session lock until it is gone.
                 let held = lock::wait(self.data, lock::SESSION)?;
@@ -66,6 +68,7 @@ impl Beginning<'_> {
         let ids = self.rung.session(self.caller);
         let mut starting = mount_server::start(Request {
             lower,
+            stack: self.plan.stacking.stack(),
             directory: self.directory.to_owned(),
             data: self.data.to_owned(),
             ids: ids.clone(),

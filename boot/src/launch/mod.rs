@@ -17,6 +17,7 @@ pub mod plan;
 mod rung;
 pub mod session;
 pub(crate) mod signals;
+pub(crate) mod stacking;
 mod starter;
 pub(crate) mod terminal;
 
@@ -110,7 +111,7 @@ fn instance(
     let plan = plan::make(&invocation.image.config, program, facts, build)?;
     binds::warn_of_missing(&facts.binds);
     // 2. Find or make the writable data.
-    let data = data::prepare(invocation, &facts.caller)?;
+    let data = data::prepare(invocation, &facts.caller, plan.stacking.stack())?;
     let points = plan.makes_points.then(|| Journal::open(&data)).transpose()?;
     // 3. Join the session that uses it, or begin one. The start lock is held from here to step 6.
     let mut joined = session::enter(invocation, &plan, &data, facts)?;
@@ -132,7 +133,7 @@ fn instance(
         joined.wait_for_portal(adoption, roles)?;
     }
     // 6. Have it build the instance as soon as the session's root is mounted, and let others start.
-    let live = joined.complete(instance.id)?;
+    let live = joined.complete(instance.id, plan.stacking)?;
     ours.send(&ToGuest::Build.encode(), None)?;
     // 7. Stay as the parent that the user sees, or that supervises a detached instance.
     let told = announce::announce(&invocation.image.config);

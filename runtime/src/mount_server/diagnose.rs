@@ -122,3 +122,12 @@ pub fn overlay(data: &Path) -> impl FnOnce(Errno) -> Error {
         host(&what, errno.desc(), fix)
     }
 }
+
+/// A session that needs our own overlay on a host where nothing can be served.
+pub fn userspace_without_fuse() -> Error {
+    host(
+        "cannot stack the writable layer on the image",
+        "the userspace overlay (fim-overlay set unionfs, fim-casefold on, or data on a file system that the kernel's overlay refuses) needs /dev/fuse, which cannot be opened",
+        "make /dev/fuse available, or use fim-overlay set bwrap, fim-casefold off and a FIM_DIR_DATA on ext4, xfs, btrfs or tmpfs",
+    )
+}

@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::mount::MsFlags;
 
 use super::{Error, diagnose, io_error};
@@ -28,8 +29,9 @@ pub(super) fn name_directories(layers: &[Extracted], directory: &Path) -> Result
     Ok(())
 }
 
-/// Mounts the overlay of `count` layers below `layers` with `data/root` as the writable layer at `target`.
-pub(super) fn mount(layers: &Path, count: usize, data: &Path, target: &Path) -> Result<(), Error> {
+/// Mounts the overlay of `count` layers below `layers` with `data/root` as the writable layer at `target`; the inner
+/// error is the kernel's own.
+pub(super) fn mount(layers: &Path, count: usize, data: &Path, target: &Path) -> Result<Result<(), Errno>, Error> {
     let open = |name: &str| {
         let path = data.join(name);
         File::open(&path).map_err(io_error("open", path.display().to_string()))
@@ -47,9 +49,10 @@ pub(super) fn mount(layers: &Path, count: usize, data: &Path, target: &Path) -> 
     let mounted = nix::mount::mount(Some("fim"), target, Some("overlay"), MsFlags::MS_NODEV, Some(options.as_str()));
     // Whatever came of it, the directory must not be kept busy.
     let _ = std::env::set_current_dir("/");
-    mounted.map_err(diagnose::overlay(data))?;
-    super::open_work(data);
-    Ok(())
+    if mounted.is_ok() {
+        super::open_work(data);
+    }
+    Ok(mounted)
 }
 
 #[cfg(test)]
