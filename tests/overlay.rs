@@ -93,7 +93,8 @@ fn what_programs_rely_on_holds_with_plain_marks() {
 
 /// Everything in the root, as a guest sees it: names, types, modes, sizes, targets and contents.
 fn seen(world: &World, overlay: &str) -> String {
-    let script = "cd / && find bin/lost etc usr made* opt 2>/dev/null | sort | while read -r name; do
+    let script =
+        "cd / && find bin/lost etc usr made* 2>/dev/null | grep -v '^etc/passwd$' | sort | while read -r name; do
             stat -c '%n %F %a %s' \"$name\" | sed '/directory/s/ [0-9]*$//'
             [ -L \"$name\" ] && readlink \"$name\"
             [ -f \"$name\" ] && md5sum < \"$name\"
@@ -213,21 +214,27 @@ fn what_was_written_survives_the_sudden_death_of_its_instance() {
 #[test]
 fn twenty_thousand_small_files_come_and_go() {
     let world = World::new();
-    let tree = world.path("many");
-    for directory in 0..20 {
-        fs::create_dir_all(tree.join(directory.to_string())).unwrap();
-        for file in 0..1000 {
-            fs::write(tree.join(format!("{directory}/{file}")), format!("{directory} {file}\n")).unwrap();
+    for half in ["0", "1"] {
+        let tree = world.path(half);
+        for directory in 0..10 {
+            let directory = tree.join(format!("{half}{directory}"));
+            fs::create_dir_all(&directory).unwrap();
+            for file in 0..1000 {
+                fs::write(directory.join(file.to_string()), format!("{half} {file}\n")).unwrap();
+            }
         }
+        let archive = world.path(format!("{half}.tar"));
+        TestCommand::new(need("tar")).arg("-C").arg(&tree).arg("-cf").arg(&archive).arg(".").run().succeeds();
+        let unpacked = world.sh("mkdir -p /many && cd /many && tar -x").stdin(fs::File::open(archive).unwrap());
+        unpacked.env("FIM_OVERLAY", OWN).run().succeeds().quietly();
     }
-    let archive = world.path("many.tar");
-    TestCommand::new(need("tar")).arg("-C").arg(&tree).arg("-cf").arg(&archive).arg(".").run().succeeds();
-    let script = "mkdir /many && cd /many && tar -x && echo unpacked $(find . -type f | wc -l) && mv 19 moved \
-                  && echo $(cat 18/999 moved/0) && rm -r * && echo left $(ls -A | wc -l)";
-    // Each step has its own deadline.
-    let mut running = world.sh(script).env("FIM_OVERLAY", OWN).stdin(fs::File::open(archive).unwrap()).spawn();
-    for told in ["unpacked 20000\n", "18 999 19 0\n", "left 0\n"] {
-        running.expect(told);
+    let script = "cd /many && find . -type f | wc -l && cat 19/999 && mv 19 moved && cat moved/0 && ls 00 | wc -l \
+                  && for name in *; do rm -r $name && echo removed $name; done && ls -A | wc -l";
+    let mut running = world.sh(script).env("FIM_OVERLAY", OWN).spawn();
+    // A loaded machine takes its time for all, but not for each.
+    let removed = (0..19).map(|number| format!("removed {number:02}\n")).chain(["removed moved\n0\n".to_owned()]);
+    for told in ["20000\n1 999\n1 0\n1000\n".to_owned()].into_iter().chain(removed) {
+        running.expect(&told);
     }
     running.wait().succeeds().quietly();
     world.wait_for_end();
@@ -269,7 +276,7 @@ fn owners_and_devices_are_as_over_the_kernels_overlay() {
             &[],
         );
         let root = |script: &str| world.root_sh(script).env("FIM_OVERLAY", kind);
-        let expected = if is_root() { "33:34" } else { "0:0" };
+        let expected = if is_root() { "33:34".to_owned() } else { format!("{}:{}", harness::uid(), harness::gid()) };
         assert_eq!(root("stat -c %u:%g /etc/theirs").prints(), expected, "{kind}");
         root("echo y >> /etc/theirs; chown 5:6 /etc/release; ln -s x /etc/l; chown -h 7:8 /etc/l").run().succeeds();
         root("mkdir -m 2775 /etc/shared; chgrp 9 /etc/shared; chmod 4755 /etc/release").run().succeeds();

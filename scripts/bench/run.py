@@ -11,6 +11,7 @@ from read import read
 from commands import exec_section, pipe_section
 from start import start
 from turns import mount_point, run, work
+from write import write
 
 SECTIONS = {
     "start": start,
@@ -18,6 +19,7 @@ SECTIONS = {
     "exec": exec_section,
     "pipe": pipe_section,
     "instances": instances_section,
+    "write": write,
 }
 
 
