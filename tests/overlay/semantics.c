@@ -122,6 +122,15 @@ static void copy_up(void)
 	struct timespec times[2] = {{1000, 123456789}, {2000, 987654321}};
 	CHECK(utimensat(AT_FDCWD, "sub/other", times, 0) == 0 && stat("sub/other", &after) == 0);
 	CHECK(after.st_mtim.tv_sec == 2000 && after.st_mtim.tv_nsec == 987654321 && after.st_atim.tv_sec == 1000);
+	/* Whoever changes a program takes away what lets it run as its owner. */
+	CHECK(chmod("sub/other", 06755) == 0 && stat("sub/other", &after) == 0 && (after.st_mode & 07777) == 06755);
+	fd = open("sub/other", O_WRONLY | O_APPEND);
+	CHECK(write(fd, "x", 1) == 1 && close(fd) == 0 && stat("sub/other", &after) == 0);
+	CHECK((after.st_mode & 07777) == 0755);
+	CHECK(chmod("sub/other", 04711) == 0 && truncate("sub/other", 3) == 0 && stat("sub/other", &after) == 0);
+	CHECK((after.st_mode & 07777) == 0711);
+	CHECK(chmod("sub/other", 04711) == 0 && put("sub/other", "other\n") == 0 && stat("sub/other", &after) == 0);
+	CHECK((after.st_mode & 07777) == 0711);
 	CHECK(truncate("big", 4096) == 0 && stat("big", &after) == 0 && after.st_size == 4096);
 	CHECK(truncate("big", 8192) == 0 && stat("big", &after) == 0 && after.st_size == 8192);
 	char page[8192];

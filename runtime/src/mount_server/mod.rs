@@ -466,9 +466,6 @@ fn clean_up(request: Request, served: Served) {
     for name in ["root", "layers"] {
         let _ = umount2(&request.directory.join(name), MntFlags::MNT_DETACH);
     }
-    // Extracted layers are used no more, and whoever finds the session's files gone may remove them.
-    drop(request.lower);
-    Registry::new(&request.directory).remove_all();
     match served {
         // Its threads end with the process.
         Served::Kernel(server) => std::mem::forget(server),
@@ -480,6 +477,9 @@ fn clean_up(request: Request, served: Served) {
             }
         }
     }
+    // Extracted layers are used no more, and whoever finds the session's files gone may remove them.
+    drop(request.lower);
+    Registry::new(&request.directory).remove_all();
     // The lock ends with the process.
     std::mem::forget(request.lock);
 }

@@ -63,6 +63,18 @@ pub(super) enum Source {
     Lower,
 }
 
+/// A file that somebody without privileges over the host changes loses its set-user-ID and set-group-ID bits
+/// (`FUSE_HANDLE_KILLPRIV_V2`); the kernel sees to file capabilities.
+fn drop_set_id_bits(file: &File) -> Result<(), Errno> {
+    let mode = nix::sys::stat::fstat(file)?.st_mode;
+    let executable_group = mode & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID | libc::S_IXGRP;
+    if mode & libc::S_ISUID == 0 && !executable_group {
+        return Ok(());
+    }
+    let dropped = libc::S_ISUID | if executable_group { libc::S_ISGID } else { 0 };
+    fchmod(file, Mode::from_bits_truncate(mode & 0o7777 & !dropped))
+}
+
 impl Overlay {
     /// Opens a file for a guest; `flags` are those of open(2).
     pub(super) fn open(&self, node: &Arc<Node>, flags: i32) -> Result<(), Errno> {
@@ -74,6 +86,7 @@ impl Overlay {
         if node.state().upper.is_some() {
             let file = self.upper_file(node, writes || truncates)?;
             if truncates {
+                drop_set_id_bits(&file)?;
                 file.set_len(0).map_err(|error| errno(&error))?;
             }
             let mut state = node.state();
@@ -167,10 +180,14 @@ impl Overlay {
         }
     }
 
-    pub(super) fn write(&self, node: &Arc<Node>, offset: u64, bytes: &[u8]) -> Result<u32, Errno> {
+    /// Writes; `drops` is whether the file then loses what makes it run as its owner.
+    pub(super) fn write(&self, node: &Arc<Node>, offset: u64, bytes: &[u8], drops: bool) -> Result<u32, Errno> {
         // A page that was made dirty through a mapping may come after the file was copied up by another.
         self.copy_up(node, u64::MAX)?;
         let Source::Upper(file) = self.source(node, true)? else { return Err(Errno::EBADF) };
+        if drops {
+            drop_set_id_bits(&file)?;
+        }
         file.write_all_at(bytes, offset).map_err(|error| errno(&error))?;
         u32::try_from(bytes.len()).map_err(|_| Errno::EINVAL)
     }
@@ -213,6 +230,7 @@ impl Overlay {
         self.copy_up(node, change.size.unwrap_or(u64::MAX))?;
         if let Some(size) = change.size {
             let Source::Upper(file) = self.source(node, true)? else { return Err(Errno::EIO) };
+            drop_set_id_bits(&file)?;
             file.set_len(size).map_err(|error| errno(&error))?;
         }
         let _still = self.still();

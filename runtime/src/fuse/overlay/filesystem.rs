@@ -166,6 +166,8 @@ impl Filesystem for OverlayFs {
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
             InitFlags::FUSE_WRITEBACK_CACHE,
             InitFlags::FUSE_ATOMIC_O_TRUNC,
+            // Otherwise the kernel asks for an attribute before each write(2).
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
         ] {
             // What an older kernel does not offer costs speed and nothing else.
             let _ = config.add_capabilities(wanted);
@@ -352,12 +354,13 @@ impl Filesystem for OverlayFs {
         _: FileHandle,
         offset: u64,
         data: &[u8],
-        _: WriteFlags,
+        flags: WriteFlags,
         _: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.overlay.node(ino).and_then(|node| self.overlay.write(&node, offset, data)) {
+        let drops = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        match self.overlay.node(ino).and_then(|node| self.overlay.write(&node, offset, data, drops)) {
             Ok(count) => reply.written(count),
             Err(errno) => reply.error(fuse(errno)),
         }
