@@ -108,6 +108,7 @@ fn seen(world: &World, overlay: &str) -> String {
 fn each_overlay_goes_on_with_what_the_other_has_written() {
     let steps = [
         "rm /usr/share/dir/one; echo more >> /etc/release; mkdir /made; mkfifo /made/pipe; ln -s x /made/link",
+        "mv /usr/share/dir /usr/share/other; mv /usr/share/other /usr/share/dir; ls /usr/share/dir > /etc/listed",
         "rm -r /usr/share/dir; mkdir /usr/share/dir; echo new > /usr/share/dir/new; chmod 600 /usr/share/plain",
         "mv /made /made2; mv /usr/share/plain /etc/plain; echo back > /usr/share/plain; ln /etc/plain /etc/twin",
         "rm -r /made2 /usr/share/dir; mkdir -p /usr/share/dir/deep; echo end > /usr/share/dir/two; rm /etc/twin",

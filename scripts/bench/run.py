@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 from instances import instances_section
+from layers import layers
 from read import read
 from commands import exec_section, pipe_section
+from settings import settings
 from start import start
 from turns import mount_point, run, work
 from write import write
@@ -19,6 +21,8 @@ SECTIONS = {
     "exec": exec_section,
     "pipe": pipe_section,
     "instances": instances_section,
+    "settings": settings,
+    "layers": layers,
     "write": write,
 }
 

@@ -5,26 +5,35 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::unistd::Pid;
-use runtime::mount_server::{self, Layer, Lower, Refused, Request, Stack};
+use runtime::mount_server::{self, Layer, Lower, Refused, Request, Stack, ThrowAway};
 use runtime::session::lock;
-use runtime::source::ByteSource;
+use runtime::source::{ByteSource, FileRange};
 use runtime::sys::process;
 
 use super::facts::Caller;
-use super::plan::LaunchPlan;
 use super::rung::Rung;
 use super::session::Server;
 use crate::interrupt::Interrupt;
+use crate::stack::External;
 use crate::{Failure, Invocation, Message, cache};
 
 /// A mount server that is to be started.
 pub(super) struct Beginning<'a> {
     pub invocation: &'a Invocation,
-    pub plan: &'a LaunchPlan,
     pub data: &'a Path,
     pub directory: &'a Path,
     pub caller: &'a Caller,
     pub rung: &'a Rung,
+    /// Layers outside of the image.
+    pub external: &'a [External],
+    /// What stacks the layers.
+    pub stack: Stack,
+    /// What shapes the stack, for the session record.
+    pub shape: Vec<String>,
+    /// Files that the session reads ahead.
+    pub startup: &'a [Vec<u8>],
+    /// Set for a throw-away session.
+    pub throw_away: Option<ThrowAway>,
 }
 
 impl Beginning<'_> {
@@ -37,14 +46,14 @@ impl Beginning<'_> {
     ) -> Result<(OwnedFd, Server, Pid), Failure> {
         match self.server(Lower::Image(self.layers()?), held)? {
             Ok(begun) => Ok(begun),
-            Err(why) if self.plan.stacking.stack() != Stack::Kernel => {
+            Err(why) if self.stack != Stack::Kernel => {
                 Err(Message::boxed(format!("{}: {why}", mount_server::diagnose::userspace_without_fuse())))
             }
             Err(why) => {
                 // The first server has the session lock until it is gone.
                 let held = lock::wait(self.data, lock::SESSION)?;
                 let own = *self.rung != Rung::Every;
-                let layers = cache::layers(self.invocation, self.caller, own, &why, interrupt)?;
+                let layers = cache::layers(self.invocation, self.external, self.caller, own, &why, interrupt)?;
                 self.server(Lower::Extracted(layers), held)?.map_err(Message::boxed)
             }
         }
@@ -60,6 +69,13 @@ impl Beginning<'_> {
             let name = format!("layer {index} of {path}");
             layers.push(Layer { name, source, descriptor: image.file.as_raw_fd() });
         }
+        for layer in self.external {
+            let path = layer.path.display();
+            log::debug!("Mounting layer from '{path}' with offset '0'");
+            log::debug!("Overlay layer '{}'", layers.len());
+            let source = Arc::new(FileRange::new(Arc::clone(&layer.file), 0, layer.len));
+            layers.push(Layer { name: format!("the layer {path}"), source, descriptor: layer.file.as_raw_fd() });
+        }
         Ok(layers)
     }
 
@@ -68,13 +84,15 @@ impl Beginning<'_> {
         let ids = self.rung.session(self.caller);
         let mut starting = mount_server::start(Request {
             lower,
-            stack: self.plan.stacking.stack(),
+            stack: self.stack,
             directory: self.directory.to_owned(),
             data: self.data.to_owned(),
             ids: ids.clone(),
             lock: held,
             image: self.invocation.image.superblock.uuid.0,
-            shape: self.plan.shape.clone(),
+            shape: self.shape.clone(),
+            startup: self.startup.to_vec(),
+            throw_away: self.throw_away.clone(),
         })?;
         let (pid, server) = (starting.pid(), process::pidfd_open(starting.pid())?);
         match starting.namespaces(&ids, self.rung.helpers(self.caller).as_ref()) {

@@ -10,6 +10,7 @@ use super::blocks::Blocks;
 use super::filesystem::LayerFs;
 use super::node::MAX_LAYERS;
 use crate::squashfs::Archive;
+use crate::sys::process;
 
 /// Whom the files belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,16 +120,10 @@ pub(super) fn blocks_of(layers: Vec<Arc<Archive>>, options: &Options) -> io::Res
     Ok(Arc::new(Blocks::new(layers, options.cache_bytes)))
 }
 
-/// std would also read the cgroup's quota from several files, on the path of every first start.
-fn processors() -> usize {
-    let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
-    set.map_or(1, |set| (0..nix::sched::CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).count())
-}
-
 /// The kernel's own read-ahead keeps two requests of a reader under way, so the threads that answer decompress in
 /// parallel already; as many again would only take the processors from them and from the reader.
 pub(super) fn read_ahead_threads(options: &Options) -> usize {
-    if options.read_ahead { (processors() / 2).max(1) } else { 0 }
+    if options.read_ahead { (process::processors() / 2).max(1) } else { 0 }
 }
 
 /// Serves a file system on a mounted device.
@@ -138,7 +133,7 @@ pub(super) fn start(
     files: impl Filesystem,
     options: &Options,
 ) -> io::Result<Server> {
-    let threads = if options.threads == 0 { processors() } else { options.threads };
+    let threads = if options.threads == 0 { process::processors() } else { options.threads };
     let mut config = Config::default();
     config.acl = SessionACL::All;
     config.n_threads = Some(threads);

@@ -106,6 +106,15 @@ pub fn mount(action: &'static str, object: &'static str) -> impl FnOnce(Errno) -
     }
 }
 
+/// Memory that cannot hold the marks of an overlay.
+pub fn memory(error: io::Error) -> Error {
+    host(
+        "cannot keep the writes of a throw-away session in memory",
+        format!("tmpfs has no user extended attributes ({error})"),
+        "that takes Linux 6.6; set FIM_DIR_DATA to a temporary directory instead of --ephemeral",
+    )
+}
+
 /// A refused overlay.
 pub fn overlay(data: &Path) -> impl FnOnce(Errno) -> Error {
     move |errno| {
@@ -129,5 +138,14 @@ pub fn userspace_without_fuse() -> Error {
         "cannot stack the writable layer on the image",
         "the userspace overlay (fim-overlay set unionfs, fim-casefold on, or data on a file system that the kernel's overlay refuses) needs /dev/fuse, which cannot be opened",
         "make /dev/fuse available, or use fim-overlay set bwrap, fim-casefold off and a FIM_DIR_DATA on ext4, xfs, btrfs or tmpfs",
+    )
+}
+
+/// A throw-away session that shows a writable layer, which our own overlay could only write to.
+pub fn userspace_throw_away() -> Error {
+    host(
+        "cannot make a throw-away session",
+        "only the kernel's overlay can show the writable layer of this image without writing to it",
+        "use FIM_OVERLAY=bwrap and fim-casefold off, or FIM_DIR_DATA=$(mktemp -d) for an empty set that can be removed",
     )
 }

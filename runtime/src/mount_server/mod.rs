@@ -4,6 +4,7 @@
 pub mod diagnose;
 mod overlay;
 mod userspace;
+mod warm;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -22,9 +23,10 @@ use nix::unistd::Pid;
 use crate::cache::Extracted;
 use crate::fuse;
 use crate::journal;
-use crate::sandbox::id_map::{IdMap, Range};
+use crate::sandbox::id_map::{IdMap, end};
 use crate::sandbox::points;
 use crate::sandbox::subordinate::Helpers;
+use crate::session::ephemeral;
 use crate::session::lock::{self, Held};
 use crate::session::pipe;
 use crate::session::record::Record;
@@ -87,6 +89,17 @@ pub struct Request {
     pub image: [u8; 16],
     /// What shapes the stack, for the session record.
     pub shape: Vec<String>,
+    /// Files that a start reads, relative to the root.
+    pub startup: Vec<Vec<u8>>,
+    /// Set for a throw-away session.
+    pub throw_away: Option<ThrowAway>,
+}
+
+/// A session whose writes lie in memory; its data directory is one of [`ephemeral`].
+#[derive(Debug, Clone, Default)]
+pub struct ThrowAway {
+    /// A directory that is stacked on the layers, and not written to.
+    pub top: Option<PathBuf>,
 }
 
 /// What can go wrong before a session is ready.
@@ -201,7 +214,8 @@ impl Starting {
             _ => ids.write(self.pid),
         };
         written.map_err(|error| Refused::Other(format!("cannot map the session's IDs: {error}")))?;
-        self.channel.write_all(&[NAMESPACES]).map_err(lost)
+        // A server that has failed meanwhile reads no more, and has said why.
+        self.channel.write_all(&[NAMESPACES]).or_else(|_| self.expect(&[READY, REPLACED]).map(drop))
     }
 
     /// Waits until the session's root is mounted.
@@ -358,35 +372,43 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(Served, Alive),
 /// it, or what was extracted) and the kernel's overlay on them; or our own overlay, which needs no other mount.
 fn stack(request: &Request, opened: Opened<'_>, archives: Vec<Arc<Archive>>) -> Result<Served, Error> {
     let (layers, root) = (request.directory.join("layers"), request.directory.join("root"));
-    let stack = if userspace::is_recorded(&request.data) && request.stack == Stack::Kernel {
-        // The kernel would not understand the marks.
-        Stack::Userspace { casefold: false }
-    } else {
-        request.stack
+    let top = request.throw_away.as_ref().and_then(|session| session.top.as_deref());
+    let writable = match &request.throw_away {
+        None => request.data.clone(),
+        Some(_) => overlay::memory(&request.data)?,
+    };
+    // The kernel would not understand plain marks.
+    let is_plain = userspace::is_recorded(top.and_then(Path::parent).unwrap_or(&writable));
+    let stack = match request.stack {
+        Stack::Kernel if is_plain => Stack::Userspace { casefold: false },
+        stack => stack,
     };
     let (device, archives) = match (opened, stack) {
+        (_, Stack::Userspace { .. }) if top.is_some() => return Err(diagnose::userspace_throw_away()),
         (Opened::Image(_, device), Stack::Userspace { casefold }) => {
-            return userspace::serve(request, archives, device, casefold).map(Served::Userspace);
+            return userspace::serve(request, &writable, archives, device, casefold).map(Served::Userspace);
         }
         (Opened::Extracted(_), Stack::Userspace { .. }) => return Err(diagnose::userspace_without_fuse()),
         (Opened::Extracted(extracted), Stack::Kernel) => {
             overlay::name_directories(extracted, &layers)?;
-            overlay::mount(&layers, extracted.len(), &request.data, &root)?
-                .map_err(diagnose::overlay(&request.data))?;
+            overlay::mount(&layers, extracted.len(), top, &writable, &root)?.map_err(diagnose::overlay(&writable))?;
             return Ok(Served::Kernel(None));
         }
         (Opened::Image(_, device), Stack::Kernel) => (device, archives),
     };
     let count = archives.len();
     let server = serve_image(archives.clone(), device, &layers, &request.ids)?;
-    match overlay::mount(&layers, count, &request.data, &root)? {
+    warm::begin(&layers, count, &request.startup);
+    match overlay::mount(&layers, count, top, &writable, &root)? {
         Ok(()) => Ok(Served::Kernel(Some(server))),
-        // Another overlay uses the directory.
-        Err(errno @ (Errno::EBUSY | Errno::ESTALE)) => Err(diagnose::overlay(&request.data)(errno)),
+        // Another overlay uses the directory, or the writable layer is to lie below.
+        Err(errno) if top.is_some() || matches!(errno, Errno::EBUSY | Errno::ESTALE) => {
+            Err(diagnose::overlay(&writable)(errno))
+        }
         Err(_) => {
             let _ = umount2(&layers, MntFlags::MNT_DETACH);
             let device = diagnose::open_fuse()?;
-            userspace::serve(request, archives, device, false).map(Served::Userspace)
+            userspace::serve(request, &writable, archives, device, false).map(Served::Userspace)
         }
     }
 }
@@ -398,11 +420,6 @@ fn owners(ids: &IdMap) -> fuse::Owners {
         IdMap::Ranges { uids, gids } => fuse::Owners::Below { uids: end(uids), gids: end(gids) },
         IdMap::Full => fuse::Owners::Real,
     }
-}
-
-/// The number behind the last ID of a namespace, whose IDs begin with 0 and have no gap.
-fn end(ranges: &[Range]) -> u32 {
-    ranges.iter().map(|range| range.inside.saturating_add(range.count)).max().unwrap_or_default()
 }
 
 /// Mounts the layers of an image and serves them.
@@ -477,9 +494,15 @@ fn clean_up(request: Request, served: Served) {
             }
         }
     }
+    if request.throw_away.is_some() {
+        let _ = umount2(&request.data.join(ephemeral::MEMORY), MntFlags::MNT_DETACH);
+    }
     // Extracted layers are used no more, and whoever finds the session's files gone may remove them.
     drop(request.lower);
     Registry::new(&request.directory).remove_all();
+    if request.throw_away.is_some() {
+        ephemeral::remove(&request.data);
+    }
     // The lock ends with the process.
     std::mem::forget(request.lock);
 }

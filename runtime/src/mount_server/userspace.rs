@@ -56,14 +56,15 @@ fn settle(data: &Path) -> Result<Marks, Error> {
     }
 }
 
-/// Mounts and serves it at the session's root.
+/// Mounts and serves it at the session's root, with `root` and `work` of `data` as its writable side.
 pub(super) fn serve(
     request: &Request,
+    data: &Path,
     archives: Vec<Arc<Archive>>,
     device: OwnedFd,
     casefold: bool,
 ) -> Result<fuse::Server, Error> {
-    let marks = settle(&request.data)?;
+    let marks = settle(data)?;
     // One descriptor for each file that is open in the session, and for many directories.
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
@@ -74,11 +75,11 @@ pub(super) fn serve(
     let options = fuse::mount_data(device.as_raw_fd(), 0, 0);
     mount(Some("fim"), &root, Some("fuse.fim"), MsFlags::MS_NODEV, Some(options.as_str()))
         .map_err(diagnose::mount("mount", "the writable root (FUSE)"))?;
-    let (upper, work) = (request.data.join("root"), request.data.join("work"));
+    let (upper, work) = (data.join("root"), data.join("work"));
     let writable = Writable { upper: &upper, work: &work, marks, casefold };
     let options = fuse::Options { owners: owners(&request.ids), ..fuse::Options::default() };
     fuse::overlay::serve(device, archives, &writable, &options)
-        .map_err(io_error("serve the writable root in", request.data.display().to_string()))
+        .map_err(io_error("serve the writable root in", data.display().to_string()))
 }
 
 #[cfg(test)]

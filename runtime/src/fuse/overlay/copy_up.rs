@@ -213,8 +213,9 @@ impl Overlay {
             copied?;
         }
         let _alone = self.alone();
-        self.upper.set_opaque(&*self.directory(node)?)?;
+        let directory = self.directory(node)?;
+        self.upper.set_opaque(&directory)?;
         node.state().lower = Arc::from([]);
-        Ok(())
+        self.upper.clear_whiteouts(&directory)
     }
 }

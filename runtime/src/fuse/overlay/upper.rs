@@ -124,6 +124,18 @@ impl Upper {
         }
     }
 
+    /// Removes the whiteouts of a directory that is opaque: they mean nothing there, and the kernel's overlay would list
+    /// them.
+    pub(super) fn clear_whiteouts(&self, directory: &OwnedFd) -> nix::Result<()> {
+        let mut names = Vec::new();
+        self.entries(directory, &mut |meaning, _, _| {
+            if let Meaning::Whiteout(name) = meaning {
+                names.push(name);
+            }
+        })?;
+        names.iter().try_for_each(|name| self.unhide(directory, name))
+    }
+
     /// Says that a name of the layers is gone. Nothing has the name; an entry of plain marks hides its whiteout.
     pub(super) fn hide(&self, directory: &OwnedFd, name: &[u8]) -> nix::Result<()> {
         let whiteout = self.marks.whiteout(name);
