@@ -373,3 +373,13 @@ fn a_damaged_layer_is_not_extracted() {
     outcome.complains_of(&["cannot extract /", "fim-verify", "nothing of it was left"]);
     nothing_is_cached(&world);
 }
+
+#[test]
+fn our_own_overlay_is_refused_with_a_reason() {
+    let world = World::new();
+    for (name, value) in [("FIM_OVERLAY", "unionfs"), ("FIM_CASEFOLD", "1")] {
+        let outcome = without_fuse(&world, "\"$IMAGE\" fim-exec true").env(name, value).run().exits(125);
+        outcome.complains_of(&["userspace overlay", "/dev/fuse", "fim-overlay set bwrap", "fim-casefold off"]);
+    }
+    nothing_is_cached(&world);
+}
