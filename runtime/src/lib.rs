@@ -3,12 +3,15 @@
 
 pub mod cache;
 pub mod control;
+pub mod copy;
 pub mod emulation;
 pub mod error;
 pub mod extract;
 pub mod fuse;
 pub mod host;
+#[macro_use]
 pub mod image;
+pub mod installation;
 pub mod instance;
 pub mod journal;
 pub mod line_ends;
