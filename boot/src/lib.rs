@@ -9,6 +9,7 @@ pub mod extract;
 pub mod inspect;
 pub mod instance;
 mod interrupt;
+mod key;
 pub mod launch;
 pub mod portal;
 mod progress;
@@ -21,6 +22,8 @@ use std::ffi::OsString;
 use std::fmt::Display;
 
 use runtime::error::FAILURE;
+use runtime::image::Config;
+use runtime::installation::Installation;
 
 /// The programs of the other roles, which are entered by fork from here.
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +83,10 @@ pub struct Invocation {
     pub name: OsString,
     /// Standard streams that the caller had closed.
     pub closed: [bool; 3],
+    /// Which installation of the image this is about.
+    pub installation: Installation,
+    /// The configuration as the image itself has it, when `image.config` has settings of the installation's own.
+    pub inherited: Option<Config>,
     /// Whether the program runs from a sealed copy, so that the image file is free to be written.
     pub sealed: bool,
 }

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{getegid, geteuid};
+use runtime::installation::Key;
 use runtime::sandbox::account;
 use runtime::sys::{capability, process};
 
@@ -59,6 +60,8 @@ pub struct Facts {
     pub binds: Vec<Expanded>,
     /// Absolute path of the image file.
     pub image: PathBuf,
+    /// The installation's key.
+    pub key: Option<Key>,
     /// Where its payload begins, in bytes.
     pub payload: u64,
     /// Seconds since the epoch.
@@ -132,6 +135,7 @@ pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
         host: host::look(config.permissions, &caller),
         binds,
         image: invocation.path.clone(),
+        key: invocation.installation.key.clone(),
         payload: invocation.image.superblock.payload,
         privileged: caller.uid == 0 && capability::has(capability::SYS_ADMIN) && knows_every_id(),
         caller,
@@ -221,6 +225,7 @@ pub(crate) mod tests {
             host: Host::default(),
             binds: Vec::new(),
             image: "/images/app".into(),
+            key: None,
             payload: 4096,
             now: 0,
         }

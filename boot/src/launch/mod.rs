@@ -14,7 +14,7 @@ pub mod identity;
 mod ld_cache;
 mod lines;
 pub mod plan;
-mod rung;
+pub(crate) mod rung;
 pub mod session;
 pub(crate) mod signals;
 mod starter;

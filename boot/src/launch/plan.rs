@@ -106,6 +106,8 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
             steps: steps(config, program, facts, &account, &grants)?,
             account,
             private_network: !network,
+            // Servers of several installations, which do not know of each other, have the same port.
+            low_ports: facts.key.is_some(),
             keep_capabilities: root,
         },
         terminal: terminal_use(facts.terminals, facts.foreground),

@@ -165,6 +165,14 @@ pub fn settle(data: &Path, facts: &Facts, root: bool, live: bool) -> Result<Rung
     Ok(rung)
 }
 
+/// The rung whose IDs the files of a data directory have now.
+///
+/// # Errors
+/// When its record cannot be read.
+pub fn recorded(data: &Path, caller: &Caller) -> Result<Rung, Failure> {
+    Ok(read(&data.join(NAME))?.unwrap_or(if caller.uid == 0 { Rung::Every } else { Rung::One }))
+}
+
 fn refusal(data: &Path, rung: &Rung, why: &str, fix: &str) -> Failure {
     Message::boxed(format!(
         "the files in {} have owners that cannot be kept on this host (IDs: {rung}): {why}; {fix}, or set FIM_DIR_DATA to another directory",

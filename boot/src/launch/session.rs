@@ -78,7 +78,11 @@ pub struct Live {
 /// # Errors
 /// When the session of this data directory is of another image, or cannot be begun.
 pub fn enter(invocation: &Invocation, plan: &LaunchPlan, data: &Path, facts: &Facts) -> Result<Joined, Failure> {
-    let starting = lock::wait(data, lock::START)?;
+    let mut starting = lock::wait(data, lock::START)?;
+    while invocation.installation.key.is_some() && !starting.is_current() {
+        // fim-key has put another directory in its place.
+        starting = lock::wait(data, lock::START)?;
+    }
     let root = plan.kind == Kind::Root;
     loop {
         match lock::attempt(data, lock::SESSION)? {
@@ -129,7 +133,8 @@ fn fresh_directory(
 ) -> Result<PathBuf, Failure> {
     let base = directory::runtime(facts.caller.uid, facts.caller.variable("XDG_RUNTIME_DIR"))?;
     let uuid = &invocation.image.superblock.uuid.0;
-    let path = base.join(directory::session_name(facts.caller.uid, &invocation.path, uuid, OsStr::new(""), data));
+    let key = invocation.installation.key.as_ref().map(|key| key.as_str()).unwrap_or_default();
+    let path = base.join(directory::session_name(facts.caller.uid, &invocation.path, uuid, OsStr::new(key), data));
     let registry = Registry::new(&path);
     if fs::symlink_metadata(&path).is_ok() {
         directory::open_private(&path, facts.caller.uid, "XDG_RUNTIME_DIR")?;

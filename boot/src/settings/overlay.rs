@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 
 use runtime::image::OverlayKind;
+use runtime::installation::Setting;
 use serde_json::json;
 
 use super::{change, invalid_operation, json_flag, no_more, operation, print_json};
@@ -30,7 +31,7 @@ pub fn run(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> 
                     name.escape_debug()
                 ))
             })?;
-            change(invocation, |config| {
+            change(invocation, Setting::Overlay, |config| {
                 config.overlay = kind;
                 Ok(0)
             })

@@ -20,13 +20,20 @@ use crate::sys::mount::{self, Detached, attr};
 use crate::sys::notifier::Listener;
 use crate::sys::{capability, network};
 
-/// Brings up what an instance's own network namespace has: loopback.
+/// The first port that needs no privilege (ip-sysctl.rst); each network namespace has its own.
+const FIRST_FREE_PORT: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+
+/// Brings up what an instance's own network namespace has: loopback, and the ports that servers know.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub fn network(plan: &Plan) -> Result<(), Error> {
     if plan.private_network {
         network::bring_loopback_up().map_err(Error::step("bring up", "the loopback interface"))?;
+        if plan.low_ports {
+            // Where /proc/sys is read-only (in containers), low ports are refused as on the host.
+            let _ = fs::write(FIRST_FREE_PORT, "0\n");
+        }
     }
     Ok(())
 }
