@@ -248,7 +248,7 @@ fn wrong_words_change_nothing() {
         (&["rename", "a", "b"], &["there is no instance key 'a'", "fim-key list"]),
         (&["rename", "a", "b", "c"], &["Trailing arguments for fim-key: ['c',]"]),
         (&["clone"], &["Missing key for 'clone'"]),
-        (&["clone", "a"], &["the default installation has no data", "fim-key add"]),
+        (&["clone", "a"], &["the default installation has no data", "start it once"]),
         (&["clone", "a", "b"], &["there is no instance key 'a'"]),
         (&["reset"], &["Missing key for 'reset'"]),
         (&["reset", "a"], &["there is no instance key 'a'"]),

@@ -5,14 +5,16 @@ use std::io;
 use std::path::Path;
 
 use runtime::copy::Copier;
-use runtime::installation::{IMAGE, Key};
+use runtime::installation::revision::{FILES, RECORD, Revision};
+use runtime::installation::{IMAGE, Key, link_name};
 
 use super::keys::{self, Idle, Keys, Link, no_such};
+use crate::launch::facts::{self, Caller};
 use crate::launch::{data, rung};
 use crate::{Failure, Invocation, Message, cli, report};
 
 /// What of a data directory makes the installation; the rest is a session's.
-const KEPT: [&str; 4] = ["ids", "root", "settings", IMAGE];
+const KEPT: [&str; 6] = ["ids", "root", "settings", IMAGE, FILES, RECORD];
 
 fn failed<'a>(action: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Failure + 'a {
     move |error| Message::boxed(format!("cannot {action} {}: {error}", path.display()))
@@ -62,11 +64,14 @@ pub(super) fn clone(invocation: &Invocation, from: Option<&Key>, to: &Key) -> Re
 }
 
 fn source(keys: &Keys<'_>, from: Option<&Key>) -> Result<Idle, Failure> {
-    if let Some(key) = from {
-        return keys.idle(key);
-    }
-    let data = data::existing_of(keys.invocation, &keys.caller, None)
-        .ok_or_else(|| Message::boxed("the default installation has no data to clone yet; use fim-key add"))?;
+    from.map_or_else(|| default(keys.invocation, &keys.caller, "clone"), |key| keys.idle(key))
+}
+
+/// The data of the default installation, with nothing running on it.
+fn default(invocation: &Invocation, caller: &Caller, action: &str) -> Result<Idle, Failure> {
+    let data = data::existing_of(invocation, caller, None).ok_or_else(|| {
+        Message::boxed(format!("the default installation has no data to {action} yet; start it once"))
+    })?;
     keys::idle(&data, "the default installation")
 }
 
@@ -118,14 +123,32 @@ pub(super) fn remove(invocation: &Invocation, key: &Key) -> Result<i32, Failure>
         removed.map(|removed| keys.delete(&removed)).transpose()
     };
     removed?;
-    let mut name = invocation.installation.name.clone();
-    name.push(format!("_{key} removed\n"));
-    cli::print_bytes(name.as_encoded_bytes()).map(|()| 0)
+    let mut line = invocation.installation.with_key(Some(key.clone())).instance_name();
+    line.push(" removed\n");
+    cli::print_bytes(line.as_encoded_bytes()).map(|()| 0)
+}
+
+/// Has an installation use the files of the revision before again; `None` is the default installation.
+pub(super) fn revert(invocation: &Invocation, key: Option<&Key>) -> Result<i32, Failure> {
+    let keys = key.map(|key| Keys::lock(invocation, Some(key))).transpose()?;
+    let idle = match (&keys, key) {
+        (Some(keys), Some(key)) => keys.idle(key)?,
+        _ => default(invocation, &facts::caller(), "revert")?,
+    };
+    let failed = |error: io::Error| failed("change the revision in", &idle.data)(error);
+    let revision = Revision::read(&idle.data).map_err(failed)?;
+    let (previous, revision) = revision
+        .and_then(|revision| Some((revision.previous(&idle.data)?, revision)))
+        .ok_or_else(|| Message::boxed("there are no files of an earlier revision to go back to"))?;
+    Revision { current: previous, ..revision }.write(&idle.data).map_err(failed)?;
+    let name = invocation.installation.with_key(key.cloned()).instance_name();
+    cli::print_bytes(&[name.as_encoded_bytes(), format!(" reverted to revision {previous}\n").as_bytes()].concat())
+        .map(|()| 0)
 }
 
 /// Whether a key has a link though it may have no data yet.
 fn has_link(invocation: &Invocation, key: &Key) -> bool {
-    let name = runtime::installation::link_name(invocation.path.file_name().unwrap_or_default(), key);
+    let name = link_name(invocation.path.file_name().unwrap_or_default(), key);
     fs::symlink_metadata(invocation.path.with_file_name(name)).is_ok_and(|metadata| metadata.is_symlink())
 }
 

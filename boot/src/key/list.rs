@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use runtime::image::NamedBit;
+use runtime::installation::revision::Revision;
 use runtime::installation::{IMAGE, Installation, Key, Own};
 use runtime::session::lock;
 use runtime::session::record::Record;
@@ -24,6 +25,7 @@ struct Entry {
     image: PathBuf,
     instances: Vec<u64>,
     own: Vec<&'static str>,
+    revision: Option<u32>,
 }
 
 /// Prints `KEY:IDs of its instances:image`, a line for each key, or a JSON array.
@@ -73,7 +75,9 @@ fn entry(invocation: &Invocation, caller: &Caller, key: Key) -> Result<Entry, Fa
     let own = data.as_deref().map(Own::read).transpose()?.unwrap_or_default();
     let own = own.settings().iter().map(NamedBit::name).collect();
     let instances = data.as_deref().map(instances).unwrap_or_default();
-    Ok(Entry { key, link, data, image, instances, own })
+    // One that cannot be read is for a start to complain of.
+    let revision = data.as_deref().and_then(|data| Revision::read(data).ok()?).map(|revision| revision.current);
+    Ok(Entry { key, link, data, image, instances, own, revision })
 }
 
 /// IDs of the live instances of a data directory.
@@ -92,7 +96,8 @@ fn describe(invocation: &Invocation, entry: &Entry) -> serde_json::Value {
         "instances": entry.instances,
         "key": entry.key.as_str(),
         "link": entry.link.as_deref().map(path),
-        "name": format!("{}_{}", invocation.installation.name.to_string_lossy(), entry.key),
+        "name": invocation.installation.with_key(Some(entry.key.clone())).instance_name().to_string_lossy(),
+        "revision": entry.revision,
         "settings": entry.own,
     })
 }

@@ -23,7 +23,7 @@ use crate::{Failure, Invocation, Message, cli};
 /// # Errors
 /// Wrong words; keys that are none, are missing, exist or are in use; nothing is changed then.
 pub fn run(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> {
-    let missing = "Missing op for 'fim-key' (<add|list|rename|clone|reset|remove|run>)";
+    let missing = "Missing op for 'fim-key' (<add|list|rename|clone|reset|remove|revert|run>)";
     let (operation, rest) = operation("key", words, missing)?;
     match operation.as_str() {
         "run" if rest.first().is_some_and(|word| word == "--help" || word == "-h") => {
@@ -53,6 +53,8 @@ pub fn run(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> 
             }
         }
         "reset" => change::reset(invocation, &last_key(rest, &operation)?),
+        "revert" if rest.is_empty() => change::revert(invocation, invocation.installation.key.as_ref()),
+        "revert" => change::revert(invocation, Some(&last_key(rest, &operation)?)),
         "remove" => change::remove(invocation, &last_key(rest, &operation)?),
         other => Err(invalid_operation("key", other)),
     }

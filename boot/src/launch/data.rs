@@ -20,8 +20,13 @@ const UNFIT: [(i64, &str); 5] = [
     (0x5346_544e, "an NTFS file system"),
 ];
 
-/// Where an installation's data may lie, in the order they are tried.
-fn candidates(invocation: &Invocation, caller: &Caller, key: Option<&Key>) -> Vec<PathBuf> {
+/// Where the installation's data may lie, in the order they are tried.
+#[must_use]
+pub fn candidates(invocation: &Invocation, caller: &Caller) -> Vec<PathBuf> {
+    candidates_of(invocation, caller, invocation.installation.key.as_ref())
+}
+
+fn candidates_of(invocation: &Invocation, caller: &Caller, key: Option<&Key>) -> Vec<PathBuf> {
     match key {
         None => places(invocation, caller, DATA),
         Some(key) => keys(invocation, caller).iter().map(|keys| keys.join(key.as_str())).collect(),
@@ -83,14 +88,14 @@ pub fn existing(invocation: &Invocation, caller: &Caller) -> Option<PathBuf> {
 /// As [`existing`], of the installation with this key.
 #[must_use]
 pub fn existing_of(invocation: &Invocation, caller: &Caller, key: Option<&Key>) -> Option<PathBuf> {
-    candidates(invocation, caller, key).into_iter().find(|place| place.join("root").is_dir())
+    candidates_of(invocation, caller, key).into_iter().find(|place| place.join("root").is_dir())
 }
 
 /// The data directory in use, or the one that a start would try first. Touches nothing.
 #[must_use]
 pub fn place(invocation: &Invocation, caller: &Caller) -> Option<PathBuf> {
     let key = invocation.installation.key.as_ref();
-    existing(invocation, caller).or_else(|| candidates(invocation, caller, key).into_iter().next())
+    existing(invocation, caller).or_else(|| candidates_of(invocation, caller, key).into_iter().next())
 }
 
 /// Finds or makes the data directory with `root` and `work` in it.
@@ -106,7 +111,7 @@ pub fn prepare(invocation: &Invocation, caller: &Caller) -> Result<PathBuf, Fail
 /// # Errors
 /// As [`prepare`].
 pub fn prepare_of(invocation: &Invocation, caller: &Caller, key: Option<&Key>) -> Result<PathBuf, Failure> {
-    let places = candidates(invocation, caller, key);
+    let places = candidates_of(invocation, caller, key);
     // Data that exists is used wherever it is, so that nothing seems lost when a place becomes writable later.
     for place in &places {
         if place.join("root").is_dir() && owned(place, caller)? && fs::create_dir_all(place.join("work")).is_ok() {

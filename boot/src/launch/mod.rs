@@ -14,6 +14,7 @@ pub mod identity;
 mod ld_cache;
 mod lines;
 pub mod plan;
+pub(crate) mod revision;
 pub(crate) mod rung;
 pub mod session;
 pub(crate) mod signals;
@@ -114,6 +115,7 @@ fn instance(
     let points = plan.makes_points.then(|| Journal::open(&data)).transpose()?;
     // 3. Join the session that uses it, or begin one. The start lock is held from here to step 6.
     let mut joined = session::enter(invocation, &plan, &data, facts)?;
+    revision::settle(&data, &facts.revision, &joined.rung, &facts.caller)?;
     // 4. Be an instance: take the next ID.
     let instance = joined.register(&plan)?;
     // 5. Make PID 1 of the instance, as a child of this process; it begins while the session may still be mounting.
@@ -161,6 +163,7 @@ impl Guest<'_> {
     fn sandbox(&self) -> Plan {
         let mut sandbox = self.plan.sandbox.clone();
         sandbox.steps.extend(self.filter.iter().flat_map(|filter| filter.steps.iter().cloned()));
+        sandbox.steps.extend(revision::steps(&self.joined.data, &self.plan.revision));
         sandbox.steps.extend(self.portal().map(|directory| crate::portal::bind(&directory)));
         sandbox
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
 use runtime::image::{Config, Permission};
+use runtime::installation::revision::Revision;
 use runtime::instance::TerminalUse;
 use runtime::mount_server::MAX_LAYERS;
 use runtime::portal::PROGRAMS;
@@ -16,7 +17,7 @@ use runtime::spawn::TIME_ZONE_RULE;
 
 use super::facts::{self, Facts};
 use super::grants::{self, Grant};
-use super::{Program, binds, environment, identity, joined_words, terminal_use};
+use super::{Program, binds, environment, identity, joined_words, revision, terminal_use};
 use crate::version::Build;
 
 /// A start that cannot be made.
@@ -73,6 +74,8 @@ pub struct LaunchPlan {
     pub makes_points: bool,
     /// Host commands that the guest may run.
     pub portal: Vec<String>,
+    /// Revision of the files that the instance sees.
+    pub revision: Revision,
     /// Seconds since the epoch.
     pub now: u64,
 }
@@ -107,7 +110,7 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
             account,
             private_network: !network,
             // Servers of several installations, which do not know of each other, have the same port.
-            low_ports: facts.key.is_some(),
+            low_ports: facts.installation.key.is_some(),
             keep_capabilities: root,
         },
         terminal: terminal_use(facts.terminals, facts.foreground),
@@ -116,6 +119,7 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
         makes_points: !grants.is_empty() || !facts.binds.is_empty(),
         grants,
         portal: config.portal.clone(),
+        revision: facts.revision.now.clone(),
         now: facts.now,
     })
 }
@@ -147,6 +151,7 @@ fn command(
         ("FIM_DIR_SELF", facts::directory(&facts.image).into()),
     ];
     ours.extend(OWN_DIRECTORIES.map(|(name, path)| (name, path.into())));
+    ours.extend(revision::variables(&facts.installation, &facts.revision.now));
     if reads_shell_start(config, program, facts) {
         ours.push(("BASHRC_FILE", SHELL_START.into()));
     }

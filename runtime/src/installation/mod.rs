@@ -10,6 +10,7 @@
 //! ```
 
 mod key;
+pub mod revision;
 mod settings;
 
 use std::ffi::{OsStr, OsString};
@@ -117,6 +118,12 @@ impl Installation {
         let keys = data.parent()?.file_name()?.as_bytes();
         let key = Key::parse(data.file_name()?).ok().filter(|_| keys == b"keys" || keys.ends_with(b".keys"))?;
         Some(Self { name: stem(link.file_name()?).to_owned(), key: Some(key), link: Some(link.to_owned()) })
+    }
+
+    /// The installation of the same image with another key, or without.
+    #[must_use]
+    pub fn with_key(&self, key: Option<Key>) -> Self {
+        Self { name: self.name.clone(), key, link: None }
     }
 
     /// Name of the installation: that of the application, with the key behind it.

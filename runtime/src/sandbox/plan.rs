@@ -57,6 +57,11 @@ pub enum Step {
         /// Where, in the guest.
         target: PathBuf,
     },
+    /// The root once more, read-only and without what is mounted below it.
+    View {
+        /// Where, in the guest.
+        target: PathBuf,
+    },
     /// A directory; existing is fine.
     Directory {
         /// Where, in the guest.

@@ -47,11 +47,19 @@ pub(super) const KEY: Spec = Spec {
                 ("remove", "Remove an installation with its data, its settings and its link"),
             ],
         },
+        Usage {
+            line: "<revert> [key]",
+            words: &[(
+                "revert",
+                "Use the files of the revision before again; without a key, of the installation that the command is run through",
+            )],
+        },
     ],
     notes: &[
         "An installation has data, settings and instances of its own. It needs no registration: a link named as the image with _KEY behind its name (app_foo.flatimage -> app.flatimage), the variable FIM_INSTANCE_KEY, and 'run' all name its key.",
         "Its data lies in .NAME.keys/KEY beside the image, in KEY of DATA/keys where FIM_DIR_DATA names DATA.",
         "Commands that change a setting change it for the key only, which has that setting for its own from then on; 'inherit' (fim-perms inherit) gives it up. Every other setting is the image's.",
+        "Programs find files of the application at FIM_ROOT_DIR (read-only), and may keep files of their own at FIM_DATA and FIM_USER_DATA, which are copied when the image has other layers than before (a new revision), and at FIM_COMMON and FIM_USER_COMMON, which all revisions share. FIM_NAME, FIM_INSTANCE_NAME, FIM_INSTANCE_KEY and FIM_REVISION tell them what they are part of. The paths are the same for every key.",
         "An installation with running instances is not changed.",
     ],
     examples: &["fim-key run foo fim-exec echo hello", "fim-key add 29 --image ./juju-2.9.flatimage"],
