@@ -262,3 +262,22 @@ fn a_damaged_record_is_named() {
     assert_eq!(sh(&world, "hello-world", READ).prints(), "1 1 1 1 1");
     assert!(Path::new(&record).is_symlink());
 }
+
+#[test]
+fn a_throw_away_start_begins_with_empty_files_and_leaves_none() {
+    let world = hello_world();
+    sh(&world, "hello-world_foo", &format!("{WRITE}; echo keyed > /note")).run().succeeds();
+    let script = format!("cat /note; ls $FIM_DATA $FIM_COMMON | grep -c note; {WRITE}; {READ}");
+    let passing = run(&world, "hello-world_foo", &["fim-exec", "--ephemeral", "sh", "-c", &script]);
+    assert_eq!(passing.prints(), "keyed\n0\n1 1 1 1 1");
+    fs::write(data(&world, "hello-world_foo").join("files/1/system/note"), "kept\n").unwrap();
+    assert_eq!(sh(&world, "hello-world_foo", "cat $FIM_DATA/note").prints(), "kept");
+}
+
+#[test]
+fn a_commit_to_the_image_is_a_new_revision() {
+    let world = hello_world();
+    sh(&world, "hello-world", &format!("{WRITE}; echo more > /etc/more")).run().succeeds();
+    run(&world, "hello-world", &["fim-layer", "commit", "binary"]).run().succeeds();
+    assert_eq!(sh(&world, "hello-world", &format!("cat /etc/more; {READ}")).prints(), "more\n2 1 1 1 1");
+}

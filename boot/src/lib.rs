@@ -5,15 +5,18 @@
 pub mod build;
 mod cache;
 pub mod cli;
+mod draft;
 pub mod extract;
 pub mod inspect;
 pub mod instance;
 mod interrupt;
 mod key;
 pub mod launch;
+mod layer;
 pub mod portal;
 mod progress;
 pub mod settings;
+mod stack;
 pub mod stage;
 pub mod verify;
 pub mod version;
@@ -89,4 +92,28 @@ pub struct Invocation {
     pub inherited: Option<Config>,
     /// Whether the program runs from a sealed copy, so that the image file is free to be written.
     pub sealed: bool,
+}
+
+impl Invocation {
+    /// The same command line on the image as it is now.
+    ///
+    /// # Errors
+    /// When the image is none any more, or the settings of the installation cannot be read.
+    fn read_again(&self) -> Result<Self, Failure> {
+        let path = self.path.clone();
+        let gone = || Message::boxed(format!("{} is no image any more", path.display()));
+        let image = runtime::image::Image::open(std::fs::File::open(&path)?, &path)?.ok_or_else(gone)?;
+        let mut again = Self {
+            image,
+            path,
+            args: self.args.clone(),
+            name: self.name.clone(),
+            closed: self.closed,
+            installation: self.installation.clone(),
+            inherited: None,
+            sealed: self.sealed,
+        };
+        key::settle(&mut again)?;
+        Ok(again)
+    }
 }

@@ -5,16 +5,19 @@ use std::io;
 use std::path::Path;
 
 use runtime::copy::Copier;
-use runtime::installation::revision::{FILES, RECORD, Revision};
+use runtime::emulation::ledger;
+use runtime::installation::revision::Revision;
 use runtime::installation::{IMAGE, Key, link_name};
 
 use super::keys::{self, Idle, Keys, Link, no_such};
 use crate::launch::facts::{self, Caller};
-use crate::launch::{data, rung};
+use crate::launch::{data, exclusive, rung};
 use crate::{Failure, Invocation, Message, cli, report};
 
-/// What of a data directory makes the installation; the rest is a session's.
-const KEPT: [&str; 6] = ["ids", "root", "settings", IMAGE, FILES, RECORD];
+/// What of a data directory is a session's, or the data of others. Owners that are remembered go by objects, and are taken
+/// over with them.
+const LEFT_OUT: [&str; 8] =
+    ["work", "start.lock", "session.lock", "settings.lock", "mount-points", "errors.log", ledger::NAME, "keys"];
 
 fn failed<'a>(action: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Failure + 'a {
     move |error| Message::boxed(format!("cannot {action} {}: {error}", path.display()))
@@ -77,13 +80,15 @@ fn default(invocation: &Invocation, caller: &Caller, action: &str) -> Result<Idl
 
 fn copy(keys: &Keys<'_>, from: &Idle, to: &Path) -> Result<(), Failure> {
     fs::create_dir(to).map_err(failed("make the directory", to))?;
-    let rung = rung::recorded(&from.data, &keys.caller)?;
+    let rung = rung::recorded(&from.data, &keys.caller, facts::is_privileged(&keys.caller))?;
+    exclusive::recover(&from.data, &rung, &keys.caller, &keys.invocation.path)?;
     keys.inside(&rung, || {
-        let mut copier = Copier::between(&from.data, to)
-            .map_err(|error| format!("cannot read the owners in {}: {error}", from.data.display()))?;
-        for name in KEPT {
-            if fs::symlink_metadata(from.data.join(name)).is_ok() {
-                copier.copy(&from.data.join(name), &to.join(name)).map_err(|error| runtime::error::chain(&error))?;
+        let unreadable = |error: io::Error| format!("cannot read {}: {error}", from.data.display());
+        let mut copier = Copier::between(&from.data, to).map_err(unreadable)?;
+        for entry in fs::read_dir(&from.data).map_err(unreadable)? {
+            let name = entry.map_err(unreadable)?.file_name();
+            if !LEFT_OUT.iter().any(|left| *left == name) {
+                copier.copy(&from.data.join(&name), &to.join(&name)).map_err(|error| runtime::error::chain(&error))?;
             }
         }
         fs::create_dir(to.join("work")).map_err(|error| format!("cannot make a directory in {}: {error}", to.display()))

@@ -8,12 +8,9 @@ use std::path::{Path, PathBuf};
 use runtime::installation::{Key, link_name};
 use runtime::sandbox::inside;
 use runtime::session::lock::{self, Held};
-use runtime::session::record::Record;
-use runtime::session::registry::Registry;
 
-use crate::launch::data;
 use crate::launch::facts::{self, Caller};
-use crate::launch::rung;
+use crate::launch::{data, exclusive, rung};
 use crate::{Failure, Invocation, Message};
 
 /// Lock in the directory of keys.
@@ -34,8 +31,7 @@ pub(super) struct Keys<'a> {
 /// A data directory that no session uses, and that none can begin to use while this lives.
 pub(super) struct Idle {
     pub(super) data: PathBuf,
-    _starting: Held,
-    _session: Held,
+    session: Held,
 }
 
 /// What has the name that the link of a key would have.
@@ -161,7 +157,7 @@ impl<'a> Keys<'a> {
 
     /// Deletes a data directory, or what there is of one.
     pub(super) fn delete(&self, data: &Path) -> Result<(), Failure> {
-        let rung = rung::recorded(data, &self.caller).unwrap_or(rung::Rung::One);
+        let rung = rung::recorded(data, &self.caller, facts::is_privileged(&self.caller)).unwrap_or(rung::Rung::One);
         self.inside(&rung, || {
             // The kernel makes this one without any permission.
             let _ = fs::set_permissions(data.join("work/work"), Permissions::from_mode(0o700));
@@ -178,29 +174,22 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// Locks a data directory on which nothing runs.
+/// Holds a data directory on which nothing runs.
 ///
 /// # Errors
 /// When instances run, naming them.
 pub(super) fn idle(data: &Path, whose: &str) -> Result<Idle, Failure> {
-    let starting = lock::wait(data, lock::START)?;
-    let session = match lock::attempt(data, lock::SESSION)? {
-        Ok(held) => held,
-        Err(theirs) => {
-            let record = Record::read(&theirs, &data.join(lock::SESSION)).ok();
-            let live = record.map(|record| Registry::new(&record.directory).live()).transpose()?.unwrap_or_default();
-            if !live.is_empty() {
-                let ids: Vec<String> = live.iter().map(|instance| instance.id.to_string()).collect();
-                return Err(Message::boxed(format!(
-                    "{whose} is in use by running instances ({}); end them first (fim-instance stop ID)",
-                    ids.join(" ")
-                )));
-            }
-            // The session is just ending.
-            lock::wait(data, lock::SESSION)?
-        }
-    };
-    Ok(Idle { data: data.to_owned(), _starting: starting, _session: session })
+    let session = exclusive::hold(data)?.map_err(|ids| {
+        Message::boxed(format!("{whose} is in use by running instances ({ids}); end them first (fim-instance stop ID)"))
+    })?;
+    Ok(Idle { data: data.to_owned(), session })
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        // The mark of a command.
+        let _ = self.session.file().set_len(0);
+    }
 }
 
 /// The error for a key that nobody has added or used.

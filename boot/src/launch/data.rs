@@ -7,7 +7,10 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use runtime::installation::Key;
+use runtime::mount_server::ThrowAway;
+use runtime::session::ephemeral::Fresh;
 
+use super::exclusive::is_used;
 use super::facts::Caller;
 use crate::{Failure, Invocation, Message, report};
 
@@ -19,6 +22,17 @@ const UNFIT: [(i64, &str); 5] = [
     (0x794c_7630, "an overlay itself"),
     (0x5346_544e, "an NTFS file system"),
 ];
+
+/// Where the session of a start keeps its files.
+#[derive(Debug)]
+pub struct Data {
+    /// The data directory; of a throw-away session, a private one in its place.
+    pub directory: PathBuf,
+    /// The data directory that managed layers are taken from, when there is one.
+    pub home: Option<PathBuf>,
+    /// Set for a throw-away session, which owns its directory.
+    pub(super) throw_away: Option<(ThrowAway, Fresh)>,
+}
 
 /// Where the installation's data may lie, in the order they are tried.
 #[must_use]
@@ -88,7 +102,16 @@ pub fn existing(invocation: &Invocation, caller: &Caller) -> Option<PathBuf> {
 /// As [`existing`], of the installation with this key.
 #[must_use]
 pub fn existing_of(invocation: &Invocation, caller: &Caller, key: Option<&Key>) -> Option<PathBuf> {
-    candidates_of(invocation, caller, key).into_iter().find(|place| place.join("root").is_dir())
+    candidates_of(invocation, caller, key).into_iter().find(|place| is_used(place))
+}
+
+/// The data directory in use, when one exists already, for a command that changes it. Touches nothing.
+///
+/// # Errors
+/// When it belongs to somebody else.
+pub(crate) fn owned_by(invocation: &Invocation, caller: &Caller) -> Result<Option<PathBuf>, Failure> {
+    let Some(place) = existing(invocation, caller) else { return Ok(None) };
+    Ok(owned(&place, caller)?.then_some(place))
 }
 
 /// The data directory in use, or the one that a start would try first. Touches nothing.
@@ -102,8 +125,9 @@ pub fn place(invocation: &Invocation, caller: &Caller) -> Option<PathBuf> {
 ///
 /// # Errors
 /// When no place will do; the message names each and why.
-pub fn prepare(invocation: &Invocation, caller: &Caller) -> Result<PathBuf, Failure> {
-    prepare_of(invocation, caller, invocation.installation.key.as_ref())
+pub fn prepare(invocation: &Invocation, caller: &Caller) -> Result<Data, Failure> {
+    let directory = prepare_of(invocation, caller, invocation.installation.key.as_ref())?;
+    Ok(Data { home: Some(directory.clone()), directory, throw_away: None })
 }
 
 /// As [`prepare`], of the installation with this key.
@@ -114,7 +138,7 @@ pub fn prepare_of(invocation: &Invocation, caller: &Caller, key: Option<&Key>) -
     let places = candidates_of(invocation, caller, key);
     // Data that exists is used wherever it is, so that nothing seems lost when a place becomes writable later.
     for place in &places {
-        if place.join("root").is_dir() && owned(place, caller)? && fs::create_dir_all(place.join("work")).is_ok() {
+        if is_used(place) && owned(place, caller)? && fs::create_dir_all(place.join("work")).is_ok() {
             return Ok(place.clone());
         }
     }

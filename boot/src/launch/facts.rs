@@ -140,7 +140,7 @@ pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
         installation: invocation.installation.clone(),
         revision: super::revision::decide(&super::data::candidates(invocation, &caller), config)?,
         payload: invocation.image.superblock.payload,
-        privileged: caller.uid == 0 && capability::has(capability::SYS_ADMIN) && knows_every_id(),
+        privileged: is_privileged(&caller),
         caller,
         cwd,
         terminals,
@@ -152,6 +152,12 @@ pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
         sys: SYS.iter().map(PathBuf::from).filter(|path| path.is_dir()).collect(),
         now: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs()),
     })
+}
+
+/// Whether the caller is root with privileges over every ID.
+#[must_use]
+pub fn is_privileged(caller: &Caller) -> bool {
+    caller.uid == 0 && capability::has(capability::SYS_ADMIN) && knows_every_id()
 }
 
 /// The stored binds with the variables of this start. Where the image and its data lie counts among them.

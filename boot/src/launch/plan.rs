@@ -54,8 +54,10 @@ impl From<std::ffi::NulError> for Error {
 /// Everything a start is going to do.
 #[derive(Debug, Clone)]
 pub struct LaunchPlan {
-    /// What shapes the stack of the session; a start that differs is refused.
+    /// What of the image shapes the stack of the session; a start that differs is refused.
     pub shape: Vec<String>,
+    /// How many layers the image gives to it.
+    pub layers: usize,
     /// Namespaces of the instance, but for its mounts, which are a copy of the session's.
     pub namespaces: CloneFlags,
     /// What the instance sees.
@@ -76,6 +78,8 @@ pub struct LaunchPlan {
     pub portal: Vec<String>,
     /// Revision of the files that the instance sees.
     pub revision: Revision,
+    /// Files that a session which begins with this start reads ahead.
+    pub startup: Vec<Vec<u8>>,
     /// Seconds since the epoch.
     pub now: u64,
 }
@@ -103,6 +107,7 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
     namespaces.set(CloneFlags::CLONE_NEWNET, !network);
     Ok(LaunchPlan {
         shape: shape(config, build),
+        layers,
         namespaces,
         command: command(config, program, facts, &account, build, &grants)?,
         sandbox: Plan {
@@ -120,8 +125,15 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
         grants,
         portal: config.portal.clone(),
         revision: facts.revision.now.clone(),
+        startup: startup(config, program),
         now: facts.now,
     })
+}
+
+/// The boot command reads the whole start-up set; of any other, what most programs read: the settings and libraries.
+fn startup(config: &Config, program: &Program) -> Vec<Vec<u8>> {
+    let is_shared = |path: &[u8]| path.starts_with(b"etc/") || path.windows(3).any(|part| part == b".so");
+    config.startup.iter().filter(|path| program.boots || is_shared(path)).cloned().collect()
 }
 
 fn shape(config: &Config, build: Build) -> Vec<String> {
@@ -278,4 +290,19 @@ fn steps(
     steps.extend(binds::steps(&facts.binds)?);
     steps.push(Step::Home { target: account.home.clone().into() });
     Ok(steps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_ahead() {
+        let startup: Vec<Vec<u8>> =
+            ["etc/passwd", "lib64/ld-linux-x86-64.so.2", "opt/app"].map(|path| path.into()).into();
+        let config = Config { startup: startup.clone(), ..Config::default() };
+        assert_eq!(super::startup(&config, &Program::boot(&config, &[])), startup);
+        let other = Program::given(&["true".into()], false).unwrap();
+        assert_eq!(super::startup(&config, &other), startup[..2]);
+    }
 }

@@ -64,12 +64,30 @@ pub(super) fn variables(installation: &Installation, revision: &Revision) -> Vec
 
 /// What puts them in place.
 pub(super) fn steps(data: &Path, revision: &Revision) -> Vec<plan::Step> {
+    let bind = |name: &str| plan::Step::Bind {
+        source: data.join(FILES).join(name),
+        target: Path::new(DATA).join(name),
+        access: Access::ReadWrite,
+        optional: false,
+    };
+    all_steps(revision, |name| vec![bind(name)])
+}
+
+/// As [`steps`], of a throw-away start: empty ones that end with the instance.
+pub(super) fn passing_steps(revision: &Revision) -> Vec<plan::Step> {
+    let kind = |name: &str, kind: &str, mode: u32| plan::Step::Directory {
+        target: Path::new(DATA).join(name).join(kind),
+        mode,
+    };
+    all_steps(revision, |name| KINDS.iter().map(|(word, mode)| kind(name, word, *mode)).collect())
+}
+
+fn all_steps(revision: &Revision, content: impl Fn(&str) -> Vec<plan::Step>) -> Vec<plan::Step> {
     let directory = |target: PathBuf| plan::Step::Directory { target, mode: 0o755 };
     let mut steps = vec![directory(OWN.into()), directory(DATA.into())];
     for name in [&*revision.current.to_string(), COMMON] {
-        let (source, target) = (data.join(FILES).join(name), Path::new(DATA).join(name));
-        steps.push(directory(target.clone()));
-        steps.push(plan::Step::Bind { source, target, access: Access::ReadWrite, optional: false });
+        steps.push(directory(Path::new(DATA).join(name)));
+        steps.extend(content(name));
     }
     steps.extend([directory(ROOT.into()), plan::Step::View { target: ROOT.into() }]);
     steps

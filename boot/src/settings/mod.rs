@@ -72,7 +72,7 @@ pub(crate) fn change<T>(
         return image::update(&invocation.path, change);
     }
     let inherited = invocation.inherited.as_ref().unwrap_or(&invocation.image.config);
-    Own::update(&data::prepare(invocation, &facts::caller())?, |own| {
+    Own::update(&data::prepare(invocation, &facts::caller())?.directory, |own| {
         let mut config = own.over(inherited);
         let value = change(&mut config)?;
         own.set(setting, &config);

@@ -237,7 +237,6 @@ mod tests {
     #[test]
     fn every_setting_is_copied_alone() {
         let values = Config {
-            name: String::new(),
             boot: Some(crate::image::Boot { program: b"x".to_vec(), args: Vec::new() }),
             env: vec![(b"A".to_vec(), b"1".to_vec())],
             permissions: crate::image::PermissionSet::all(),
@@ -252,10 +251,8 @@ mod tests {
             casefold: true,
             notify: true,
             remote: Some("r".into()),
-            desktop: None,
-            icon: None,
             portal: vec!["p".into()],
-            layers: Vec::new(),
+            ..Config::default()
         };
         let mut all = Own::default();
         let mut seen = Vec::new();

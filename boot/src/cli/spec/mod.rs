@@ -1,6 +1,7 @@
 //! The commands of an image: the one definition that dispatch, help, man pages and completions are made from.
 
 mod key;
+mod layers;
 mod settings;
 
 use std::ffi::{OsStr, OsString};
@@ -91,6 +92,7 @@ pub const COMMANDS: &[Spec] = &[
     settings::NOTIFY,
     settings::CASEFOLD,
     settings::REMOTE,
+    layers::LAYER,
     Spec {
         name: "instance",
         summary: "Manage running instances",
