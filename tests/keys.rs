@@ -45,6 +45,11 @@ fn a_link_a_variable_and_a_word_name_the_same_installation() {
     symlink("../app.flatimage", world.path("bin/app_foo")).unwrap();
     assert_eq!(world.equip(TestCommand::new("bin/app_foo")).args(["fim-exec", "cat", "/note"]).prints(), "foo");
     assert_eq!(world.host_sh("PATH=$PWD/bin:$PATH; app_foo fim-exec cat /note").prints(), "foo");
+    // Through a link of any name to that one, and to the image itself.
+    symlink("../app_foo.flatimage", world.path("bin/work")).unwrap();
+    symlink("../app.flatimage", world.path("bin/other")).unwrap();
+    assert_eq!(world.equip(TestCommand::new("bin/work")).args(["fim-exec", "cat", "/note"]).prints(), "foo");
+    assert_eq!(world.equip(TestCommand::new("bin/other")).args(["fim-exec", "cat", "/note"]).prints(), "default");
     // No key is the default one, and so is an empty one.
     assert_eq!(world.sh("cat /note").env("FIM_INSTANCE_KEY", "").prints(), "default");
     assert_eq!(fs::read_to_string(world.path(".app.flatimage.keys/foo/root/note")).unwrap(), "foo\n");

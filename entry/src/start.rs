@@ -94,8 +94,14 @@ impl Command {
         if equal(holder, b"image") && equal(keys.get(keys.len().saturating_sub(4)..)?, b"keys") {
             return Some(true);
         }
-        let underscore = name.iter().position(|&byte| byte == b'_').is_some();
-        Some(underscore && !equal(name, split_last(image).1))
+        let image = split_last(image).1;
+        if equal(name, image) {
+            return Some(false);
+        }
+        // Through a link: to the image itself, or to another link, which may have a key in its name.
+        let mut place = [MaybeUninit::uninit(); libc::PATH_MAX as usize];
+        let target = split_last(read_link(executed, &mut place)?).1;
+        Some(name.iter().position(|&byte| byte == b'_').is_some() || !equal(target, image))
     }
 
     /// What this asks for; `None` when the C library's side has to decide.
@@ -181,16 +187,22 @@ pub(crate) fn become_second_stage(command: &Command) -> Option<Infallible> {
 
 #[inline(always)]
 fn read_own_path(path: &mut Text<PATH>) -> Option<()> {
-    let mut place = [MaybeUninit::<u8>::uninit(); libc::PATH_MAX as usize];
-    let link = c"/proc/self/exe".as_ptr();
-    let arguments = [libc::AT_FDCWD as usize, link as usize, place.as_mut_ptr() as usize, place.len(), 0, 0];
+    let mut place = [MaybeUninit::uninit(); libc::PATH_MAX as usize];
+    let link = c"/proc/self/exe".to_bytes();
+    path.push(read_link(link, &mut place)?)?;
+    Some(())
+}
+
+/// What a link holds; behind `link` stands its end, a zero.
+#[inline(always)]
+fn read_link<'a>(link: &[u8], place: &'a mut [MaybeUninit<u8>; libc::PATH_MAX as usize]) -> Option<&'a [u8]> {
+    let arguments = [libc::AT_FDCWD as usize, link.as_ptr() as usize, place.as_mut_ptr() as usize, place.len(), 0, 0];
     // SAFETY: the link's name is a string with its end, and the kernel writes into `place` only.
     let len = checked(unsafe { call(libc::SYS_readlinkat, arguments) })?;
     // One that fills the place may have been cut.
     let found = place.get(..len).filter(|found| found.len() < place.len())?;
     // SAFETY: the kernel has written these.
-    path.push(unsafe { core::slice::from_raw_parts(found.as_ptr().cast(), len) })?;
-    Some(())
+    Some(unsafe { core::slice::from_raw_parts(found.as_ptr().cast(), len) })
 }
 
 /// `.NAME.data` beside the image.

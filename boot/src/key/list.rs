@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use runtime::image::NamedBit;
 use runtime::installation::revision::Revision;
-use runtime::installation::{IMAGE, Installation, Key, Own};
+use runtime::installation::{Asked, IMAGE, Installation, Key, Own};
 use runtime::session::lock;
 use runtime::session::record::Record;
 use runtime::session::registry::Registry;
@@ -58,7 +58,7 @@ fn all(invocation: &Invocation, caller: &Caller) -> BTreeSet<Key> {
 
 /// The key that a file beside the image stands for, when it is a link to it.
 fn of_link(invocation: &Invocation, path: &Path) -> Option<Key> {
-    let asked = runtime::installation::Asked { executed: Some(path), ..Default::default() };
+    let asked = Asked { executed: &[path.to_owned()], ..Asked::default() };
     let key = Installation::choose(&invocation.path, asked).ok()?.key?;
     fs::canonicalize(path).is_ok_and(|target| target == invocation.path).then_some(key)
 }

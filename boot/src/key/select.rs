@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use runtime::installation::{Asked, IMAGE, Installation, Own};
@@ -21,16 +21,26 @@ pub(crate) fn choose(image: &Path, args: Vec<OsString>) -> Result<(Installation,
     let runs = args.first().is_some_and(|word| word == "fim-key")
         && args.get(1).is_some_and(|word| word.eq_ignore_ascii_case("run"))
         && args.get(2).is_some_and(|word| !word.as_bytes().starts_with(b"-"));
-    let executed = inherited::executed_path().map(|path| std::path::absolute(&path).unwrap_or(path));
+    let executed = inherited::executed_path().map(links).unwrap_or_default();
     let variable = std::env::var_os("FIM_INSTANCE_KEY");
     let asked = Asked {
-        executed: executed.as_deref(),
+        executed: &executed,
         variable: variable.as_deref(),
         word: args.get(2).filter(|_| runs).map(OsString::as_os_str),
     };
     let installation = Installation::choose(image, asked)?;
     let rest = if runs { args.into_iter().skip(3).collect() } else { args };
     Ok((installation, rest))
+}
+
+/// Most links that are followed, as many as the kernel follows (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+
+/// A path, made absolute, and those that the links on the way name.
+fn links(path: PathBuf) -> Vec<PathBuf> {
+    let next = |path: &PathBuf| Some(path.parent()?.join(std::fs::read_link(path).ok()?));
+    let path = std::path::absolute(&path).unwrap_or(path);
+    std::iter::successors(Some(path), next).take(MAX_LINKS).collect()
 }
 
 /// Becomes the image of the key, when it has another one than this. Returns when it has not.

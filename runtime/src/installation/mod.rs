@@ -37,8 +37,9 @@ pub struct Installation {
 /// Names by which the user says which installation is meant.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Asked<'a> {
-    /// The path that was executed, before symlinks were resolved.
-    pub executed: Option<&'a Path>,
+    /// The path that was executed, and those that the links on the way to the image name. The first that stands for a
+    /// key counts.
+    pub executed: &'a [PathBuf],
     /// `FIM_INSTANCE_KEY`.
     pub variable: Option<&'a OsStr>,
     /// The word after `fim-key run`; it goes before the other two.
@@ -87,28 +88,33 @@ impl Installation {
         if let Some(word) = asked.word {
             return Ok(Self { key: Some(Key::parse(word).map_err(Unclear::Word)?), ..plain });
         }
-        let by_link = asked.executed.map(|link| Self::of_link(link, image, &plain)).transpose()?;
+        let mut by_link = None;
+        for link in asked.executed {
+            by_link = Self::of_link(link, image, &plain)?.map(|installation| (link, installation));
+            if by_link.is_some() {
+                break;
+            }
+        }
         let by_variable = asked.variable.filter(|value| !value.is_empty()).map(Key::parse).transpose();
         let by_variable = by_variable.map_err(Unclear::Variable)?;
-        match (by_link.filter(|link| link.key.is_some()), by_variable) {
-            (Some(Self { key: Some(by_link), .. }), Some(by_variable)) if by_link != by_variable => {
-                let link = asked.executed.unwrap_or(image).to_owned();
-                Err(Unclear::Two { link, by_link, by_variable })
+        match (by_link, by_variable) {
+            (Some((link, Self { key: Some(by_link), .. })), Some(by_variable)) if by_link != by_variable => {
+                Err(Unclear::Two { link: link.clone(), by_link, by_variable })
             }
-            (Some(by_link), _) => Ok(by_link),
+            (Some((_, by_link)), _) => Ok(by_link),
             (None, by_variable) => Ok(Self { key: by_variable, ..plain }),
         }
     }
 
-    /// What a link to the image stands for.
-    fn of_link(link: &Path, image: &Path, plain: &Self) -> Result<Self, Unclear> {
+    /// What a link to the image stands for, if it stands for a key.
+    fn of_link(link: &Path, image: &Path, plain: &Self) -> Result<Option<Self>, Unclear> {
         if let Some(own) = Self::of_own_image(link).filter(|_| link != image) {
-            return Ok(own);
+            return Ok(Some(own));
         }
         let names = link.file_name().zip(image.file_name());
         let key = names.and_then(|(link, image)| key_in_name(link, image)).map(Key::parse).transpose();
         let key = key.map_err(|source| Unclear::Link { link: link.to_owned(), source })?;
-        Ok(Self { key, ..plain.clone() })
+        Ok(key.map(|key| Self { key: Some(key), ..plain.clone() }))
     }
 
     /// `KEYS/KEY/image/NAME`: how the image of a key is started that has one of its own.
@@ -191,7 +197,8 @@ mod tests {
     use super::*;
 
     fn chosen(image: &str, executed: &str, variable: &str) -> Result<String, String> {
-        let asked = Asked { executed: Some(Path::new(executed)), variable: Some(OsStr::new(variable)), word: None };
+        let links: Vec<PathBuf> = executed.split(" -> ").map(PathBuf::from).collect();
+        let asked = Asked { executed: &links, variable: Some(OsStr::new(variable)), word: None };
         let text = |installation: Installation| {
             let (name, key) = (installation.instance_name(), installation.encode());
             // The word that goes to the second stage means the same.
@@ -219,6 +226,10 @@ mod tests {
             ("/i/app.flatimage", "other_foo.flatimage", "app"),
             ("/i/app.flatimage", "apps_foo.flatimage", "app"),
             ("/i/app.flatimage", "application", "app"),
+            // Links to links: the first that stands for a key.
+            ("/i/app.flatimage", "/bin/work -> /i/app_foo.flatimage -> /i/app.flatimage", "app_foo"),
+            ("/i/app.flatimage", "/bin/app_bar -> /i/app_foo.flatimage -> /i/app.flatimage", "app_bar"),
+            ("/i/app.flatimage", "/bin/work -> /bin/other -> /i/app.flatimage", "app"),
             // An image of the key's own.
             ("/i/juju-2.9.flatimage", "/i/.juju.flatimage.keys/29/image/juju.flatimage", "juju_29"),
             ("/i/juju-2.9.flatimage", "/d/keys/29/image/juju.flatimage", "juju_29"),
@@ -260,7 +271,7 @@ mod tests {
     fn the_word_goes_before_link_and_variable() {
         let word = |word: &str| {
             let asked = Asked {
-                executed: Some(Path::new("app_x.flatimage")),
+                executed: &["app_x.flatimage".into()],
                 variable: Some(OsStr::new("Y Z")),
                 word: Some(OsStr::new(word)),
             };
