@@ -281,3 +281,18 @@ fn a_commit_to_the_image_is_a_new_revision() {
     run(&world, "hello-world", &["fim-layer", "commit", "binary"]).run().succeeds();
     assert_eq!(sh(&world, "hello-world", &format!("cat /etc/more; {READ}")).prints(), "more\n2 1 1 1 1");
 }
+
+#[test]
+fn clearing_the_data_clears_the_files_too_and_counts_anew() {
+    let world = hello_world();
+    sh(&world, "hello-world_foo", WRITE).run().succeeds();
+    sh(&world, "hello-world", WRITE).run().succeeds();
+    version(&world, "2");
+    assert_eq!(sh(&world, "hello-world", READ).prints(), "2 1 1 1 1");
+    run(&world, "hello-world", &["fim-data", "clear", "--yes"]).run().succeeds();
+    assert_eq!(sh(&world, "hello-world", "echo $FIM_REVISION; ls $FIM_DATA $FIM_COMMON | grep note").run().text(), "1");
+    // Those of a key are its own.
+    let path = data(&world, "hello-world_foo");
+    assert_eq!(run(&world, "hello-world_foo", &["fim-data", "path"]).prints(), path.to_str().unwrap());
+    assert_eq!(sh(&world, "hello-world_foo", "cat $FIM_COMMON/note").prints(), "1");
+}

@@ -2,9 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+mod agreement;
 pub mod build;
 mod cache;
 pub mod cli;
+mod data;
 mod draft;
 pub mod extract;
 pub mod inspect;
@@ -13,6 +15,7 @@ mod interrupt;
 mod key;
 pub mod launch;
 mod layer;
+pub mod oci;
 pub mod portal;
 mod progress;
 pub mod settings;
