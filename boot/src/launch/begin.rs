@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::unistd::Pid;
-use runtime::mount_server::{self, Layer, Lower, Refused, Request};
+use runtime::mount_server::{self, Layer, Lower, Refused, Request, reads};
 use runtime::session::lock;
 use runtime::source::ByteSource;
 use runtime::sys::process;
@@ -73,6 +73,7 @@ impl Beginning<'_> {
             image: self.invocation.image.superblock.uuid.0,
             shape: self.plan.shape.clone(),
             startup: self.plan.startup.clone(),
+            reads: self.caller.variable(reads::VARIABLE).map(Into::into),
         })?;
         let (pid, server) = (starting.pid(), process::pidfd_open(starting.pid())?);
         match starting.namespaces(&ids, self.rung.helpers(self.caller).as_ref()) {

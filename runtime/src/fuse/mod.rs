@@ -14,6 +14,7 @@ mod node;
 mod order;
 mod read_ahead;
 mod reader;
+mod recording;
 mod report;
 mod server;
 mod stream;

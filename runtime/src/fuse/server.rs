@@ -9,7 +9,8 @@ use fuser::{BackgroundSession, Config, Session, SessionACL};
 use super::blocks::Blocks;
 use super::filesystem::LayerFs;
 use super::node::MAX_LAYERS;
-use crate::squashfs::Archive;
+use super::recording::Recording;
+use crate::squashfs::{Archive, InodeRef};
 use crate::sys::process;
 
 /// Whom the files belong to.
@@ -71,12 +72,14 @@ pub struct Options {
     pub cache_bytes: usize,
     /// Whether to decompress ahead of sequential readers.
     pub read_ahead: bool,
+    /// Whether to keep note of which files are read, for [`Server::files_read`].
+    pub record: bool,
 }
 
 impl Default for Options {
-    /// Real owners, one thread for each processor, 64 MiB of cache, read-ahead.
+    /// Real owners, one thread for each processor, 64 MiB of cache, read-ahead, no record.
     fn default() -> Self {
-        Self { owners: Owners::Real, threads: 0, cache_bytes: 64 << 20, read_ahead: true }
+        Self { owners: Owners::Real, threads: 0, cache_bytes: 64 << 20, read_ahead: true, record: false }
     }
 }
 
@@ -84,6 +87,7 @@ impl Default for Options {
 pub struct Server {
     session: BackgroundSession,
     blocks: Arc<Blocks>,
+    recording: Option<Arc<Recording>>,
 }
 
 /// Figures of a running server.
@@ -116,7 +120,8 @@ pub fn serve(device: OwnedFd, layers: Vec<Arc<Archive>>, options: &Options) -> i
     // The kernel's own read-ahead keeps two requests of a reader under way, so the threads that answer decompress in
     // parallel already; as many again would only take the processors from them and from the reader.
     let ahead = if options.read_ahead { (processors / 2).max(1) } else { 0 };
-    let files = LayerFs::new(Arc::clone(&blocks), options.owners, ahead, options.cache_bytes);
+    let recording = options.record.then(Arc::<Recording>::default);
+    let files = LayerFs::new(Arc::clone(&blocks), options.owners, ahead, options.cache_bytes, recording.clone());
 
     let mut config = Config::default();
     config.acl = SessionACL::All;
@@ -124,7 +129,7 @@ pub fn serve(device: OwnedFd, layers: Vec<Arc<Archive>>, options: &Options) -> i
     // One queue of answers for each thread, where the device can be opened again (FUSE_DEV_IOC_CLONE).
     config.clone_fd = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok();
     let session = Session::from_fd(files, device, SessionACL::All, config)?.spawn()?;
-    Ok(Server { session, blocks })
+    Ok(Server { session, blocks, recording })
 }
 
 impl Server {
@@ -134,6 +139,13 @@ impl Server {
     /// What ended a thread other than the end of the mount.
     pub fn join(self) -> io::Result<()> {
         self.session.join()
+    }
+
+    /// The files of which contents were read so far, in the order of their first reads: the index of the layer, and the
+    /// inode. Empty unless [`Options::record`] was set.
+    #[must_use]
+    pub fn files_read(&self) -> Vec<(usize, InodeRef)> {
+        self.recording.as_ref().map(|recording| recording.files()).unwrap_or_default()
     }
 
     /// Figures as of now.

@@ -3,6 +3,7 @@
 
 pub mod diagnose;
 mod overlay;
+pub mod reads;
 mod warm;
 
 use std::fs::{self, File};
@@ -74,6 +75,8 @@ pub struct Request {
     pub shape: Vec<String>,
     /// Files that a start reads, relative to the root.
     pub startup: Vec<Vec<u8>>,
+    /// Where to write which files were read, when the session ends.
+    pub reads: Option<PathBuf>,
 }
 
 /// What can go wrong before a session is ready.
@@ -226,9 +229,8 @@ const NO_FUSE: u8 = b'F';
 fn run(request: Request, mut channel: UnixStream) -> i32 {
     match serve(&request, &mut channel) {
         Ok((server, alive)) => {
-            // The server's threads end with the process.
-            std::mem::forget(server);
-            wait_for_end(request, channel, alive);
+            wait_for_end(&request, channel, alive);
+            clean_up(request, server);
             0
         }
         Err(error) => {
@@ -314,7 +316,7 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(Option<fuse::Se
     let directory = request.directory.join("layers");
     let (server, count) = match opened {
         Opened::Image(layers, device) => {
-            let server = serve_image(archives, device, &directory, &request.ids)?;
+            let server = serve_image(archives, device, &directory, request)?;
             warm::begin(&directory, layers.len(), &request.startup);
             (Some(server), layers.len())
         }
@@ -351,23 +353,23 @@ fn serve_image(
     archives: Vec<Arc<Archive>>,
     device: OwnedFd,
     directory: &Path,
-    ids: &IdMap,
+    request: &Request,
 ) -> Result<fuse::Server, Error> {
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let options = fuse::mount_data(device.as_raw_fd(), 0, 0);
     mount(Some("fim"), directory, Some("fuse.fim"), flags, Some(options.as_str()))
         .map_err(diagnose::mount("mount", "the layers (FUSE)"))?;
-    let owners = match ids {
+    let owners = match &request.ids {
         IdMap::Single { uid, gid, .. } => fuse::Owners::Single { uid: *uid, gid: *gid },
         IdMap::Ranges { uids, gids } => fuse::Owners::Below { uids: end(uids), gids: end(gids) },
         IdMap::Full => fuse::Owners::Real,
     };
-    let options = fuse::Options { owners, ..fuse::Options::default() };
+    let options = fuse::Options { owners, record: request.reads.is_some(), ..fuse::Options::default() };
     fuse::serve(device, archives, &options).map_err(io_error("serve", "the layers"))
 }
 
-/// Blocks until no instance is left and none is joining, then removes the session's files.
-fn wait_for_end(request: Request, mut channel: UnixStream, alive: Alive) {
+/// Blocks until no instance is left and none is joining.
+fn wait_for_end(request: &Request, mut channel: UnixStream, alive: Alive) {
     // The starter says that it holds its own write end by closing its side, or by dying.
     let _ = channel.read(&mut [0]);
     drop(channel);
@@ -375,15 +377,13 @@ fn wait_for_end(request: Request, mut channel: UnixStream, alive: Alive) {
     loop {
         wait_for_hang_up(&alive.read, PollTimeout::NONE);
         // Whoever joins holds the start lock until it holds a write end.
-        let Ok(starting) = lock::wait(&request.data, lock::START) else { break };
+        let Ok(starting) = lock::wait(&request.data, lock::START) else { return };
         if wait_for_hang_up(&alive.read, PollTimeout::ZERO) {
-            clean_up(request);
-            // Both locks end with the process, which has nothing left to do.
+            // It ends with the process.
             std::mem::forget(starting);
             return;
         }
     }
-    clean_up(request);
 }
 
 fn wait_for_hang_up(read: &File, timeout: PollTimeout) -> bool {
@@ -404,8 +404,16 @@ fn sweep_points(request: &Request) {
     }
 }
 
-fn clean_up(request: Request) {
+/// Removes the session's files.
+fn clean_up(request: Request, server: Option<fuse::Server>) {
     sweep_points(&request);
+    if let (Some(path), Some(server)) = (&request.reads, &server)
+        && let Err(error) = reads::write(path, &server.files_read())
+    {
+        log::warn!("cannot write which files were read to {}: {error}", path.display());
+    }
+    // Its threads end with the process.
+    std::mem::forget(server);
     // An empty lock says that no session lives, should a reader look before the process is gone.
     let _ = request.lock.file().set_len(0);
     // A mount point cannot be removed where it is one. Should this fail, the host daemon removes what is left.
