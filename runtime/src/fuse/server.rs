@@ -11,7 +11,7 @@ use super::filesystem::LayerFs;
 use super::node::MAX_LAYERS;
 use super::recording::Recording;
 use crate::squashfs::{Archive, InodeRef};
-use crate::sys::process;
+use crate::sys::{heap, process};
 
 /// Whom the files belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +123,8 @@ pub fn serve(device: OwnedFd, layers: Vec<Arc<Archive>>, options: &Options) -> i
     let recording = options.record.then(Arc::<Recording>::default);
     let files = LayerFs::new(Arc::clone(&blocks), options.owners, ahead, options.cache_bytes, recording.clone());
 
+    // 64 readers of blocks of 1 MiB: 73 instead of 105 MiB.
+    heap::share_one();
     let mut config = Config::default();
     config.acl = SessionACL::All;
     config.n_threads = Some(threads);
