@@ -48,6 +48,9 @@ bench crun            a peer: container runtime
 bench podman          a peer: container engine
 bench util-linux      unshare, mount
 bench python3         statistics
+bench strace          counts the system calls of a start
+bench linux-perf      counts the instructions of a start, where the machine can
+bench valgrind        counts those of the file server
 TABLE
 }
 

@@ -6,9 +6,15 @@ import shutil
 import subprocess
 import sys
 
-from instances import instances_section
-from read import read
+from build import build
+from calls import calls
+from cold import cold
 from commands import exec_section, pipe_section
+from instances import instances_section
+from instructions import instructions
+from memory import memory
+from read import read
+from size import size
 from start import start
 from turns import mount_point, run, work
 
@@ -18,6 +24,12 @@ SECTIONS = {
     "exec": exec_section,
     "pipe": pipe_section,
     "instances": instances_section,
+    "cold": cold,
+    "size": size,
+    "memory": memory,
+    "build": build,
+    "calls": calls,
+    "instructions": instructions,
 }
 
 
