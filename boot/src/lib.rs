@@ -2,17 +2,23 @@
 
 #![forbid(unsafe_code)]
 
+mod agreement;
 pub mod build;
 mod cache;
 pub mod cli;
+mod data;
+mod draft;
 pub mod extract;
 pub mod inspect;
 pub mod instance;
 mod interrupt;
 pub mod launch;
+mod layer;
+pub mod oci;
 pub mod portal;
 mod progress;
 pub mod settings;
+mod stack;
 pub mod stage;
 pub mod verify;
 pub mod version;
@@ -82,4 +88,24 @@ pub struct Invocation {
     pub closed: [bool; 3],
     /// Whether the program runs from a sealed copy, so that the image file is free to be written.
     pub sealed: bool,
+}
+
+impl Invocation {
+    /// The same command line on the image as it is now.
+    ///
+    /// # Errors
+    /// When the image is none any more.
+    fn read_again(&self) -> Result<Self, Failure> {
+        let path = self.path.clone();
+        let gone = || Message::boxed(format!("{} is no image any more", path.display()));
+        let image = runtime::image::Image::open(std::fs::File::open(&path)?, &path)?.ok_or_else(gone)?;
+        Ok(Self {
+            image,
+            path,
+            args: self.args.clone(),
+            name: self.name.clone(),
+            closed: self.closed,
+            sealed: self.sealed,
+        })
+    }
 }

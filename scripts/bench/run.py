@@ -12,8 +12,10 @@ from cold import cold
 from commands import exec_section, pipe_section
 from instances import instances_section
 from instructions import instructions
+from layers import layers
 from memory import memory
 from read import read
+from settings import settings
 from size import size
 from start import start
 from turns import mount_point, run, work
@@ -24,6 +26,8 @@ SECTIONS = {
     "exec": exec_section,
     "pipe": pipe_section,
     "instances": instances_section,
+    "settings": settings,
+    "layers": layers,
     "cold": cold,
     "size": size,
     "memory": memory,

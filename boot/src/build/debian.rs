@@ -12,7 +12,7 @@ use nix::unistd::geteuid;
 use runtime::pack::Source;
 
 use super::child;
-use super::draft::{Draft, Scratch};
+use crate::draft::{Draft, Scratch};
 use crate::interrupt::Interrupt;
 use crate::{Failure, Message};
 

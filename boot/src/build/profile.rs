@@ -15,8 +15,8 @@ use runtime::mount_server::{diagnose, reads};
 use runtime::pack::{Input, files_read};
 use runtime::session::lock;
 
-use super::draft::Scratch;
 use super::{Arguments, Target, child, write};
+use crate::draft::Scratch;
 use crate::interrupt::Interrupt;
 use crate::progress::Listener;
 use crate::{Failure, Message};

@@ -39,7 +39,8 @@ pub(super) fn run(
     // What the instance shows was settled when it started.
     facts.binds.clear();
     let root = instance.kind == Kind::Root;
-    let program = Program { words: words.to_vec(), shell: false, boots: false, root, detached: false };
+    let program =
+        Program { words: words.to_vec(), shell: false, boots: false, root, detached: false, ephemeral: false };
     let plan = plan::make(&invocation.image.config, &program, &facts, build)?;
     // 2. The pipes of this request.
     let directory = session.registry.directory(id);

@@ -1,12 +1,15 @@
 //! Starting an instance, as numbered steps. `docs/ARCHITECTURE.md` mirrors them.
 
 mod announce;
+mod base;
 mod begin;
 pub mod binds;
 mod bus;
 pub mod data;
 mod detach;
 pub mod environment;
+mod ephemeral;
+pub(crate) mod exclusive;
 pub mod expansion;
 pub mod facts;
 pub mod grants;
@@ -14,7 +17,7 @@ pub mod identity;
 mod ld_cache;
 mod lines;
 pub mod plan;
-mod rung;
+pub(crate) mod rung;
 pub mod session;
 pub(crate) mod signals;
 mod starter;
@@ -36,6 +39,7 @@ use runtime::sandbox::points::Journal;
 use runtime::session::registry::Registry;
 use runtime::sys::process::{self, Side};
 use runtime::sys::{descriptor, title};
+use session::Entered;
 
 use crate::version::Build;
 use crate::{Failure, Invocation, Message, Roles};
@@ -53,18 +57,32 @@ pub struct Program {
     pub root: bool,
     /// Whether it goes on after the start has returned.
     pub detached: bool,
+    /// Whether what it writes is thrown away.
+    pub ephemeral: bool,
 }
 
-/// The one word that `fim-exec` and `fim-root` take for themselves, as the first only.
+/// The words that `fim-exec` and `fim-root` take for themselves, in front of the program only.
 const DETACH: &str = "--detach";
+const EPHEMERAL: &str = "--ephemeral";
 
 impl Program {
     /// The words after `fim-exec` or `fim-root`; `None` when there is none.
     #[must_use]
     pub fn given(words: &[OsString], root: bool) -> Option<Self> {
-        let detached = words.first().is_some_and(|word| word == DETACH);
-        let words = &words[usize::from(detached)..];
-        (!words.is_empty()).then(|| Self { words: words.to_vec(), shell: false, boots: false, root, detached })
+        let mut program =
+            Self { words: Vec::new(), shell: false, boots: false, root, detached: false, ephemeral: false };
+        let mut words = words;
+        while let [first, rest @ ..] = words {
+            // Each once: a second one is the program's name.
+            match () {
+                () if first == DETACH && !program.detached => program.detached = true,
+                () if first == EPHEMERAL && !program.ephemeral => program.ephemeral = true,
+                () => break,
+            }
+            words = rest;
+        }
+        program.words = words.to_vec();
+        (!words.is_empty()).then_some(program)
     }
 
     /// The stored boot command with the arguments of the command line appended.
@@ -76,7 +94,7 @@ impl Program {
         let mut words: Vec<OsString> = stored.collect();
         let shell = words.is_empty();
         words.extend_from_slice(args);
-        Self { words, shell, boots: true, root: false, detached: false }
+        Self { words, shell, boots: true, root: false, detached: false, ephemeral: false }
     }
 }
 
@@ -88,6 +106,12 @@ pub fn run(invocation: &Invocation, program: &Program, roles: Roles, build: Buil
     // 1. Look at the host once; decide everything from that, the image and the command line. A detached start goes on
     //    in a daemon, of which this process only hears how it went.
     let facts = facts::gather(invocation)?;
+    if program.detached && is_ephemeral(program, &facts) {
+        return Err(Message::boxed(
+            "--detach cannot be combined with --ephemeral (or FIM_EPHEMERAL=1): no later command could find the instance; \
+             start it in the background, or use FIM_DIR_DATA with a temporary directory",
+        ));
+    }
     if program.detached {
         return match detach::fork(facts)? {
             detach::Side::Caller(hearing) => hearing.report(),
@@ -101,6 +125,11 @@ pub fn run(invocation: &Invocation, program: &Program, roles: Roles, build: Buil
     instance(invocation, program, &facts, roles, build, None)
 }
 
+/// Whether what the program writes is thrown away.
+fn is_ephemeral(program: &Program, facts: &facts::Facts) -> bool {
+    program.ephemeral || ephemeral::is_wanted(&facts.caller)
+}
+
 fn instance(
     invocation: &Invocation,
     program: &Program,
@@ -112,10 +141,26 @@ fn instance(
     let plan = plan::make(&invocation.image.config, program, facts, build)?;
     binds::warn_of_missing(&facts.binds);
     // 2. Find or make the writable data.
-    let data = data::prepare(invocation, &facts.caller)?;
-    let points = plan.makes_points.then(|| Journal::open(&data)).transpose()?;
+    let prepare = if is_ephemeral(program, facts) { ephemeral::prepare } else { data::prepare };
+    let mut data = prepare(invocation, &facts.caller)?;
+    let points = plan.makes_points.then(|| Journal::open(&data.directory)).transpose()?;
     // 3. Join the session that uses it, or begin one. The start lock is held from here to step 6.
-    let mut joined = session::enter(invocation, &plan, &data, facts)?;
+    let mut joined = match session::enter(invocation, &plan, &data, facts, true)? {
+        Entered::In(joined) => joined,
+        Entered::ImageChanged => {
+            // The next attempt makes its own.
+            drop(data);
+            let invocation = invocation.read_again()?;
+            return instance(&invocation, program, &facts::gather(&invocation)?, roles, build, report);
+        }
+        Entered::OtherBase => {
+            base::decide(invocation, facts, report.is_none(), &data.directory)?;
+            match session::enter(invocation, &plan, &data, facts, false)? {
+                Entered::In(joined) => joined,
+                _ => return Err(Message::boxed("the image was changed while this start asked; start it again")),
+            }
+        }
+    };
     // 4. Be an instance: take the next ID.
     let instance = joined.register(&plan)?;
     // 5. Make PID 1 of the instance, as a child of this process; it begins while the session may still be mounting.
@@ -135,6 +180,9 @@ fn instance(
     }
     // 6. Have it build the instance as soon as the session's root is mounted, and let others start.
     let live = joined.complete(instance.id)?;
+    if let Some((_, fresh)) = data.throw_away.take() {
+        fresh.hand_over();
+    }
     ours.send(&ToGuest::Build.encode(), None)?;
     // 7. Stay as the parent that the user sees, or that supervises a detached instance.
     let told = announce::announce(&invocation.image.config);
@@ -308,6 +356,9 @@ mod tests {
         };
         assert_eq!(given("--detach sleep 5"), Some((2, true)));
         assert_eq!(given("--detach --detach"), Some((1, true)));
+        assert_eq!(given("--ephemeral --detach x"), Some((1, true)));
+        assert_eq!(given("--ephemeral --ephemeral"), Some((1, false)));
+        assert_eq!(given("--ephemeral"), None);
         assert_eq!(given("sleep --detach"), Some((2, false)));
         assert_eq!(given("-- --detach"), Some((2, false)));
         assert_eq!(given("--detached"), Some((1, false)));

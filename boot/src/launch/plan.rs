@@ -53,8 +53,10 @@ impl From<std::ffi::NulError> for Error {
 /// Everything a start is going to do.
 #[derive(Debug, Clone)]
 pub struct LaunchPlan {
-    /// What shapes the stack of the session; a start that differs is refused.
+    /// What of the image shapes the stack of the session; a start that differs is refused.
     pub shape: Vec<String>,
+    /// How many layers the image gives to it.
+    pub layers: usize,
     /// Namespaces of the instance, but for its mounts, which are a copy of the session's.
     pub namespaces: CloneFlags,
     /// What the instance sees.
@@ -102,6 +104,7 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
     namespaces.set(CloneFlags::CLONE_NEWNET, !network);
     Ok(LaunchPlan {
         shape: shape(config, build),
+        layers,
         namespaces,
         command: command(config, program, facts, &account, build, &grants)?,
         sandbox: Plan {

@@ -18,12 +18,15 @@ use runtime::session::{directory, lock, pipe};
 use runtime::sys::{memfd, process};
 use runtime::wire::Ring;
 
+use super::base;
 use super::begin::Beginning;
+use super::data::Data;
 use super::detach::{Detached, Report};
+use super::exclusive;
 use super::facts::Facts;
 use super::plan::LaunchPlan;
 use super::rung::{self, Rung};
-use crate::{Failure, Invocation, Message, Roles};
+use crate::{Failure, Invocation, Message, Roles, stack};
 
 /// A session that this start is going to be part of, with the start lock held.
 #[derive(Debug)]
@@ -73,36 +76,106 @@ pub struct Live {
     _alive: File,
 }
 
-/// Joins the session of a data directory, or begins one when none lives.
+/// How an attempt to be part of a session went.
+#[derive(Debug)]
+pub enum Entered {
+    /// With the start lock held.
+    In(Joined),
+    /// The image has been changed since this start read it, so that its layers may be others.
+    ImageChanged,
+    /// The writable layer was made on other layers.
+    OtherBase,
+}
+
+/// Joins the session of a data directory, or begins one when none lives. With `careful`, it does not begin one on layers
+/// that the writable layer was not made on.
 ///
 /// # Errors
 /// When the session of this data directory is of another image, or cannot be begun.
-pub fn enter(invocation: &Invocation, plan: &LaunchPlan, data: &Path, facts: &Facts) -> Result<Joined, Failure> {
-    let starting = lock::wait(data, lock::START)?;
+pub fn enter(
+    invocation: &Invocation,
+    plan: &LaunchPlan,
+    place: &Data,
+    facts: &Facts,
+    careful: bool,
+) -> Result<Entered, Failure> {
+    let data = place.directory.as_path();
+    let mut starting = lock::wait(data, lock::START)?;
     let root = plan.kind == Kind::Root;
+    // Whoever adds a managed layer holds the session lock, so this is looked for when that is known to be free, or held
+    // by a session.
+    let external = || -> Result<_, Failure> {
+        let layers = stack::external(&invocation.image, &facts.caller, place.home.as_deref())?;
+        let shape: Vec<String> = plan.shape.iter().cloned().chain(stack::shape(&layers, plan.layers)).collect();
+        Ok((layers, shape))
+    };
     loop {
         match lock::attempt(data, lock::SESSION)? {
             Ok(held) => {
                 let rung = rung::settle(data, facts, root, false)?;
+                exclusive::recover(data, &rung, &facts.caller, &invocation.path)?;
+                // A commit that ended a moment ago has moved changes from the data directory into the image.
+                if !invocation.image.is_current(&invocation.path) {
+                    return Ok(Entered::ImageChanged);
+                }
+                if careful && place.throw_away.is_none() && base::is_other(data, &invocation.image.config)? {
+                    return Ok(Entered::OtherBase);
+                }
                 // Goes last when this fails, so that a signal finds everything cleaned up.
                 let mut interrupt = None;
-                let directory = fresh_directory(invocation, data, facts, &starting)?;
+                let directory = fresh_directory(invocation, place, facts, &starting)?;
                 let fresh = Some(Fresh(Registry::new(&directory)));
                 let caller = &facts.caller;
-                let beginning = Beginning { invocation, plan, data, directory: &directory, caller, rung: &rung };
+                let (external, shape) = external()?;
+                let beginning = Beginning {
+                    invocation,
+                    data,
+                    directory: &directory,
+                    caller,
+                    rung: &rung,
+                    external: &external,
+                    shape,
+                    startup: &plan.startup,
+                    throw_away: place.throw_away.as_ref().map(|(session, _)| session.clone()),
+                };
                 let (server, server_state, pid) = beginning.begin(held, &mut interrupt)?;
                 let (data, children) = (data.to_owned(), vec![pid]);
-                return Ok(Joined { directory, server, rung, data, server_state, fresh, starting, children });
+                return Ok(Entered::In(Joined {
+                    directory,
+                    server,
+                    rung,
+                    data,
+                    server_state,
+                    fresh,
+                    starting,
+                    children,
+                }));
             }
             Err(theirs) if is_empty(&theirs, data)? => drop(lock::wait(data, lock::SESSION)?),
+            Err(theirs) if exclusive::is_command(&theirs) => {
+                // Others that start are to hear of it, too.
+                drop(starting);
+                exclusive::wait_for_command(&theirs, data)?;
+                starting = lock::wait(data, lock::START)?;
+            }
             Err(theirs) => {
                 let record = Record::read(&theirs, &data.join(lock::SESSION))?;
-                same_shape(&record, plan, data)?;
+                same_shape(&record, &external()?.1, data)?;
                 if let Some((server, alive)) = join(&record)? {
                     let rung = rung::settle(data, facts, root, true)?;
                     let (directory, data) = (record.directory, data.to_owned());
                     let (server_state, children) = (Server::Live(alive), Vec::new());
-                    return Ok(Joined { directory, server, rung, data, server_state, fresh: None, starting, children });
+                    let fresh = None;
+                    return Ok(Entered::In(Joined {
+                        directory,
+                        server,
+                        rung,
+                        data,
+                        server_state,
+                        fresh,
+                        starting,
+                        children,
+                    }));
                 }
             }
         }
@@ -123,10 +196,15 @@ fn is_empty(theirs: &File, data: &Path) -> Result<bool, Failure> {
 /// Makes the session directory, without what an earlier session that was killed left there.
 fn fresh_directory(
     invocation: &Invocation,
-    data: &Path,
+    place: &Data,
     facts: &Facts,
     starting: &lock::Held,
 ) -> Result<PathBuf, Failure> {
+    // A throw-away session has one directory for everything.
+    if place.throw_away.is_some() {
+        return fill_directory(place.directory.clone(), starting);
+    }
+    let data = &place.directory;
     let base = directory::runtime(facts.caller.uid, facts.caller.variable("XDG_RUNTIME_DIR"))?;
     let uuid = &invocation.image.superblock.uuid.0;
     let path = base.join(directory::session_name(facts.caller.uid, &invocation.path, uuid, OsStr::new(""), data));
@@ -136,12 +214,16 @@ fn fresh_directory(
         registry.remove_all();
     }
     directory::open_private(&path, facts.caller.uid, "XDG_RUNTIME_DIR")?;
+    fill_directory(path, starting)
+}
+
+fn fill_directory(path: PathBuf, starting: &lock::Held) -> Result<PathBuf, Failure> {
     for name in ["layers", "root"] {
         make(&path.join(name))?;
     }
     pipe::create(&path.join("alive"))?;
     pipe::create(&host::doorbell(&path))?;
-    registry.create(starting)?;
+    Registry::new(&path).create(starting)?;
     Ok(path)
 }
 
@@ -173,22 +255,31 @@ fn join(record: &Record) -> Result<Option<(OwnedFd, File)>, Failure> {
     Ok(None)
 }
 
+/// Most differences of two stacks that a message names.
+const SHOWN: usize = 4;
+
 /// Refuses a start that would need another stack than the one the live session has.
-fn same_shape(record: &Record, plan: &LaunchPlan, data: &Path) -> Result<(), Failure> {
-    let theirs = record.shape.iter().filter(|line| !plan.shape.contains(line));
-    let ours = plan.shape.iter().filter(|line| !record.shape.contains(line));
+fn same_shape(record: &Record, shape: &[String], data: &Path) -> Result<(), Failure> {
+    let theirs = record.shape.iter().filter(|line| !shape.contains(line));
+    let ours = shape.iter().filter(|line| !record.shape.contains(line));
     let difference: Vec<String> =
         theirs.map(|line| format!("running: {line}")).chain(ours.map(|line| format!("this start: {line}"))).collect();
-    if difference.is_empty() && record.shape == plan.shape {
+    if difference.is_empty() && record.shape == shape {
         return Ok(());
+    }
+    // Stacks of hundreds of layers may differ in all of them.
+    let more = difference.len().saturating_sub(SHOWN);
+    let mut shown = difference[..difference.len() - more].join(", ");
+    if more > 0 {
+        shown.push_str(&format!(", and {more} more"));
     }
     let live = Registry::new(&record.directory).live()?;
     let ids: Vec<String> = live.iter().map(|instance| format!("{}:{}", instance.id, instance.pid)).collect();
     Err(Message::boxed(format!(
-        "the data directory {} is in use by instances ({}) of another version of this image ({}); end them first, or set FIM_DIR_DATA to another directory",
+        "the data directory {} is in use by instances ({}) with other layers or of another version ({}); end them first, or set FIM_DIR_DATA to another directory",
         data.display(),
         ids.join(" "),
-        difference.join(", ")
+        shown
     )))
 }
 

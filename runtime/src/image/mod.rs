@@ -2,7 +2,8 @@
 //!
 //! `ELF | superblock | config slot A | config slot B | layer 0 | layer 1 | …`; `docs/FORMAT.md` is the
 //! specification. Parsers are functions over bytes ([`elf`], [`Superblock`], [`slot`], [`body`]); I/O
-//! stands in [`Image::open`], [`ImageWriter`], [`update`] and [`append_layer`].
+//! stands in [`Image::open`], [`ImageWriter`], [`update`], [`append_layer`],
+//! [`remove_layer`] and [`replace_layers`].
 
 mod append;
 pub mod body;
@@ -13,6 +14,8 @@ pub mod elf;
 mod error;
 mod layer;
 mod open;
+mod remove;
+mod replace;
 pub mod slot;
 pub mod superblock;
 #[cfg(test)]
@@ -31,6 +34,8 @@ pub use create::{ImageWriter, WriterOptions};
 pub use error::{Error, FormatError, ReadError};
 pub use layer::{Digest, LayerEntry, LayerFacts, LayerKind};
 pub use open::{Contents, Image, program_len, read};
+pub use remove::remove_layer;
+pub use replace::replace_layers;
 pub use slot::{SlotFault, SlotName};
 pub use superblock::{Superblock, Uuid};
 pub use update::update;

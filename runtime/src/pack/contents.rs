@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 pub(super) const READ_SIZE: usize = 1 << 20;
 
 /// A regular file whose content is still to be read.
-pub(super) trait Pending {
+pub(crate) trait Pending {
     /// Size in bytes.
     fn size(&self) -> u64;
     /// Bytes that it takes where it is, holes left out.
@@ -22,7 +22,7 @@ pub(super) trait Pending {
 }
 
 /// Where the contents of regular files come from. Paths are relative to the root of the tree.
-pub(super) trait Contents {
+pub(crate) trait Contents {
     /// What is known of a file before it is read.
     type File: Pending;
 
@@ -43,7 +43,7 @@ pub(super) trait Contents {
 
 /// A tree and the files in it that have no content yet.
 #[derive(Clone)]
-pub(super) struct Planned<F> {
+pub(crate) struct Planned<F> {
     pub tree: Tree,
     pub files: HashMap<NodeId, F>,
 }
@@ -69,7 +69,7 @@ impl<F: Pending> Planned<F> {
         progress.total(Some(bytes), Some(self.files.len() as u64));
 
         let view = PlannedView { planned: &self, contents };
-        let shell = startup::has_shell(&view);
+        let shell = startup::shell(&view).is_some();
         let (mut first, mut opened) = (Vec::new(), Vec::new());
         if let Some(startup) = &options.startup {
             let mut growth = Growth::new(&options.squashfs, |path, offset, len| view.read(path, offset, len));
@@ -114,7 +114,7 @@ fn lookup(tree: &Tree, path: &Path) -> Option<NodeId> {
 }
 
 /// A planned tree for the search of the start-up set.
-pub(super) struct PlannedView<'a, C: Contents> {
+pub(crate) struct PlannedView<'a, C: Contents> {
     pub planned: &'a Planned<C::File>,
     pub contents: &'a C,
 }

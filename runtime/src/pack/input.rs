@@ -243,7 +243,7 @@ impl Layer {
             Kind::Stored { image, index } => stored::copy(&image, index, out, offset, progress),
             Kind::Merged { path, layers } => {
                 let writer = Writer::new(out, offset, &options.squashfs)?;
-                squash::pack(&path, &layers, writer, options, progress)
+                squash::pack(&path, &layers, false, writer, options, progress)
             }
             Kind::Squashfs { path, start } => existing::copy(&path, start, out, offset, progress),
         }

@@ -5,16 +5,16 @@
 
 mod appimage;
 mod container;
-mod contents;
-mod directory;
+pub(crate) mod contents;
+pub(crate) mod directory;
 mod error;
 mod existing;
 mod growth;
 mod input;
 mod profile;
 mod source;
-mod squash;
-mod startup;
+pub(crate) mod squash;
+pub(crate) mod startup;
 mod stored;
 mod tar;
 
@@ -24,6 +24,7 @@ pub use error::Error;
 pub use input::{Input, Intake, Layer};
 pub use profile::files_read;
 pub use source::{Source, contains};
+pub use squash::squash;
 pub use startup::Startup;
 
 use crate::squashfs::write;
@@ -117,7 +118,7 @@ impl From<write::Summary> for Summary {
 }
 
 /// Seconds since the epoch as squashfs holds them: before 1970 is 0, after 2106 is the last second it knows.
-fn clamp_time(seconds: i64) -> u32 {
+pub(crate) fn clamp_time(seconds: i64) -> u32 {
     u32::try_from(seconds.max(0)).unwrap_or(u32::MAX)
 }
 

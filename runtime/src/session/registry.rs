@@ -119,6 +119,12 @@ impl Registry {
         Self { session: session.to_owned() }
     }
 
+    /// The session directory.
+    #[must_use]
+    pub fn session(&self) -> &Path {
+        &self.session
+    }
+
     /// Whether anything is left of the session.
     #[must_use]
     pub fn exists(&self) -> bool {

@@ -1,5 +1,6 @@
-//! The output while it is not complete.
+//! The file that a command makes, while it is not complete.
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
@@ -20,11 +21,21 @@ const NAME_PART: usize = 200;
 /// Ending of a draft's own name.
 const PART: &str = "part";
 
+/// What the file is to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Use {
+    /// Its mode, before the caller's mask (umask(2)).
+    pub mode: u32,
+    /// What to do about another file that has its name.
+    pub fix: &'static str,
+}
+
 /// A file in the output's directory. It has no name, so that nothing is left of it however the program ends; on file
 /// systems without that (FAT, NFS) it has one of its own, which goes when the draft does.
-pub(super) struct Draft {
+pub(crate) struct Draft {
     pub file: File,
     output: PathBuf,
+    use_of: Use,
     /// Its name; the file has it from the beginning or on its way to replace another.
     path: PathBuf,
     named: bool,
@@ -32,12 +43,14 @@ pub(super) struct Draft {
 
 impl Draft {
     /// Begins the draft of `output`.
-    pub(super) fn create(output: &Path) -> Result<Self, Failure> {
+    pub(crate) fn create(output: &Path, use_of: Use) -> Result<Self, Failure> {
         let parent = parent(output);
         let nameless =
             File::options().read(true).write(true).custom_flags(nix::libc::O_TMPFILE).mode(0o600).open(parent);
         match nameless {
-            Ok(file) => Ok(Self { file, output: output.to_owned(), path: name(parent, output, PART), named: false }),
+            Ok(file) => {
+                Ok(Self { file, output: output.to_owned(), use_of, path: name(parent, output, PART), named: false })
+            }
             // EISDIR and ENOENT are answers of kernels and file systems that do not know O_TMPFILE.
             Err(error)
                 if matches!(
@@ -45,28 +58,28 @@ impl Draft {
                     Some(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOENT | Errno::ENOSYS)
                 ) =>
             {
-                Self::create_named(parent, output)
+                Self::create_named(parent, output, use_of)
             }
             Err(error) => Err(refused("file", parent, &error)),
         }
     }
 
-    fn create_named(parent: &Path, output: &Path) -> Result<Self, Failure> {
+    fn create_named(parent: &Path, output: &Path, use_of: Use) -> Result<Self, Failure> {
         let path = name(parent, output, PART);
         let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(|error| refused("file", parent, &error))?;
-        Ok(Self { file, output: output.to_owned(), path, named: true })
+        Ok(Self { file, output: output.to_owned(), use_of, path, named: true })
     }
 
     /// A file beside `output` that never gets a name: room for what is needed in between.
-    pub(super) fn scratch(output: &Path) -> Result<File, Failure> {
-        let draft = Self::create(output)?;
+    pub(crate) fn scratch(output: &Path) -> Result<File, Failure> {
+        let draft = Self::create(output, Use { mode: 0o600, fix: "" })?;
         draft.file.try_clone().map_err(|error| refused("file", parent(output), &error))
     }
 
     /// Gives the complete file its name. With `replace`, what has the name gives way in one step.
-    pub(super) fn complete(mut self, replace: bool) -> Result<(), Failure> {
-        self.file.set_permissions(Permissions::from_mode(0o777 & !umask()?))?;
+    pub(crate) fn complete(mut self, replace: bool) -> Result<(), Failure> {
+        self.file.set_permissions(Permissions::from_mode(self.use_of.mode & !umask()?))?;
         self.file.sync_all().map_err(|error| self.incomplete(&error))?;
         if !self.named {
             if !replace {
@@ -88,11 +101,8 @@ impl Draft {
     }
 
     fn incomplete(&self, error: &io::Error) -> Failure {
-        let hint = if error.kind() == io::ErrorKind::AlreadyExists {
-            "; it was made meanwhile: give another --output, or --force to replace it"
-        } else {
-            ""
-        };
+        let exists = error.kind() == io::ErrorKind::AlreadyExists;
+        let hint = if exists { format!("; it was made meanwhile: {}", self.use_of.fix) } else { String::new() };
         Message::boxed(format!("cannot complete {}: {error}{hint}", self.output.display()))
     }
 }
@@ -107,11 +117,11 @@ impl Drop for Draft {
 }
 
 /// A directory beside the output for what is needed in between. It goes with its owner.
-pub(super) struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
     /// Makes `.NAME.PID.ENDING` beside `output`, for the caller only.
-    pub(super) fn create(output: &Path, ending: &str) -> Result<Self, Failure> {
+    pub(crate) fn create(output: &Path, ending: &str) -> Result<Self, Failure> {
         let parent = parent(output);
         let path = name(parent, output, ending);
         DirBuilder::new().mode(0o700).create(&path).map_err(|error| refused("directory", parent, &error))?;
@@ -123,7 +133,7 @@ impl Scratch {
     }
 
     /// Its absolute path, without symbolic links.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -135,6 +145,19 @@ impl Drop for Scratch {
             crate::report(&format!("warning: {error}; remove {} by hand", self.0.display()));
         }
     }
+}
+
+/// Whether the file system is full, or the caller has used up what it may use of it.
+pub(crate) fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// The directory of `output`.
@@ -181,9 +204,11 @@ mod tests {
     use super::*;
     use std::io::Write;
 
+    const USE: Use = Use { mode: 0o777, fix: "give --force" };
+
     fn both(check: impl Fn(&dyn Fn(&Path) -> Draft)) {
-        check(&|output| Draft::create(output).unwrap());
-        check(&|output| Draft::create_named(output.parent().unwrap(), output).unwrap());
+        check(&|output| Draft::create(output, USE).unwrap());
+        check(&|output| Draft::create_named(output.parent().unwrap(), output, USE).unwrap());
     }
 
     fn names(directory: &Path) -> Vec<OsString> {
@@ -230,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_missing_is_named() {
-        let error = Draft::create(Path::new("/nonexistent/app")).err().unwrap().to_string();
+        let error = Draft::create(Path::new("/nonexistent/app"), USE).err().unwrap().to_string();
         assert!(error.contains("in /nonexistent: No such file"), "{error}");
     }
 }
