@@ -5,6 +5,7 @@
 pub mod build;
 mod cache;
 pub mod cli;
+pub mod doctor;
 pub mod extract;
 pub mod inspect;
 pub mod instance;
@@ -82,4 +83,18 @@ pub struct Invocation {
     pub closed: [bool; 3],
     /// Whether the program runs from a sealed copy, so that the image file is free to be written.
     pub sealed: bool,
+}
+
+impl Invocation {
+    /// The image at `path`, without a command line.
+    ///
+    /// # Errors
+    /// When there is no image that can be used.
+    pub fn of(path: &std::path::Path) -> Result<Self, Failure> {
+        let image = inspect::open(path)?;
+        let path = std::fs::canonicalize(path)
+            .map_err(|error| Message::boxed(format!("cannot find {}: {error}", path.display())))?;
+        let name = path.clone().into_os_string();
+        Ok(Self { image, path, args: Vec::new(), name, closed: [false; 3], sealed: false })
+    }
 }

@@ -16,6 +16,7 @@ pub mod monitor;
 pub mod mount_server;
 pub mod pack;
 pub mod portal;
+pub mod probe;
 pub mod progress;
 pub mod request;
 pub mod sandbox;

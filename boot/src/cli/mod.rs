@@ -78,6 +78,7 @@ pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i
         "notify" => settings::switch::notify(invocation, rest),
         "casefold" => settings::switch::casefold(invocation, rest),
         "remote" => settings::remote::run(invocation, rest),
+        "doctor" => crate::doctor::run(invocation, rest),
         "cache" => crate::cache::run(rest),
         "version" => version(invocation, rest, build),
         "complete" => complete::run(invocation, rest),

@@ -37,8 +37,12 @@ impl Beginning<'_> {
     ) -> Result<(OwnedFd, Server, Pid), Failure> {
         log::debug!("Overlay type: {}", self.invocation.image.config.overlay.name());
         match self.server(Lower::Image(self.layers()?), held)? {
-            Ok(begun) => Ok(begun),
+            Ok(begun) => {
+                log::debug!("Layers: mounted through FUSE");
+                Ok(begun)
+            }
             Err(why) => {
+                log::debug!("Layers: extracted, for {why}");
                 // The first server has the session lock until it is gone.
                 let held = lock::wait(self.data, lock::SESSION)?;
                 let own = *self.rung != Rung::Every;

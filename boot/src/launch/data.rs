@@ -87,6 +87,49 @@ pub fn prepare(invocation: &Invocation, caller: &Caller) -> Result<PathBuf, Fail
     )))
 }
 
+/// Where a start would keep its data.
+#[derive(Debug)]
+pub struct Survey {
+    /// The data directory.
+    pub place: PathBuf,
+    /// Whether it lies beside the image.
+    pub beside: bool,
+    /// What is wrong with each place that comes before it.
+    pub refused: Vec<String>,
+}
+
+/// Finds out where [`prepare`] would put the data, and leaves nothing there: each place is rehearsed in a directory of
+/// its own, in which `root` and `work` exist while `rehearse` runs.
+///
+/// # Errors
+/// When no place will do: each, and why.
+pub fn survey(
+    invocation: &Invocation,
+    caller: &Caller,
+    mut rehearse: impl FnMut(&Path) -> Result<(), String>,
+) -> Result<Survey, Failure> {
+    let places = candidates(invocation, caller)?;
+    let mut refused = Vec::new();
+    let used = existing(invocation, caller);
+    for place in used.map_or_else(|| places.clone(), |place| vec![place]) {
+        if fs::symlink_metadata(&place).is_ok() && !owned(&place, caller)? {
+            refused.push(format!("{}: it is not a directory", place.display()));
+            continue;
+        }
+        // As deep as directories exist: what is missing below would be made there.
+        let Some(parent) = place.ancestors().find(|path| path.is_dir()) else { continue };
+        let trial = parent.join(format!(".fim-doctor-{}", std::process::id()));
+        let tried = make(&trial).and_then(|()| rehearse(&trial));
+        // Its own files only; what cannot be removed would have been reported by `make`.
+        let _ = fs::remove_dir_all(&trial);
+        match tried {
+            Ok(()) => return Ok(Survey { beside: place == beside(&invocation.path), place, refused }),
+            Err(why) => refused.push(format!("{}: {why}", place.display())),
+        }
+    }
+    Err(Message::boxed(refused.join("; ")))
+}
+
 /// Whether `place` is a directory of the caller's.
 ///
 /// # Errors

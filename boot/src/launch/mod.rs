@@ -14,7 +14,7 @@ pub mod identity;
 mod ld_cache;
 mod lines;
 pub mod plan;
-mod rung;
+pub(crate) mod rung;
 pub mod session;
 pub(crate) mod signals;
 mod starter;
@@ -111,6 +111,7 @@ fn instance(
     binds::warn_of_missing(&facts.binds);
     // 2. Find or make the writable data.
     let data = data::prepare(invocation, &facts.caller)?;
+    log::debug!("Writable data: {}", data.display());
     let points = plan.makes_points.then(|| Journal::open(&data)).transpose()?;
     // 3. Join the session that uses it, or begin one. The start lock is held from here to step 6.
     let mut joined = session::enter(invocation, &plan, &data, facts)?;

@@ -2,7 +2,7 @@
 //! through one FUSE mount, stacks one overlay on them, and ends when the last instance has gone.
 
 pub mod diagnose;
-mod overlay;
+pub(crate) mod overlay;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

@@ -29,7 +29,7 @@ pub(super) fn name_directories(layers: &[Extracted], directory: &Path) -> Result
 }
 
 /// Mounts the overlay of `count` layers below `layers` with `data/root` as the writable layer at `target`.
-pub(super) fn mount(layers: &Path, count: usize, data: &Path, target: &Path) -> Result<(), Error> {
+pub(crate) fn mount(layers: &Path, count: usize, data: &Path, target: &Path) -> Result<(), Error> {
     let open = |name: &str| {
         let path = data.join(name);
         File::open(&path).map_err(io_error("open", path.display().to_string()))
