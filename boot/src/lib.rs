@@ -86,6 +86,12 @@ pub struct Invocation {
 }
 
 impl Invocation {
+    /// What the image lies on.
+    #[must_use]
+    pub fn medium(&self) -> runtime::medium::Medium {
+        runtime::medium::Medium::new(self.image.file.clone(), self.image.superblock.offset())
+    }
+
     /// The image at `path`, without a command line.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ pub mod image;
 pub mod instance;
 pub mod journal;
 pub mod line_ends;
+pub mod medium;
 pub mod monitor;
 pub mod mount_server;
 pub mod pack;

@@ -1,6 +1,6 @@
 //! Starting the mount server of a new session.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ impl Beginning<'_> {
             log::debug!("Mounting layer from '{path}' with offset '{}'", image.config.layers[index].offset);
             log::debug!("Overlay layer '{index}'");
             let name = format!("layer {index} of {path}");
-            layers.push(Layer { name, source, descriptor: image.file.as_raw_fd() });
+            layers.push(Layer { name, source, medium: self.invocation.medium() });
         }
         Ok(layers)
     }

@@ -141,7 +141,14 @@ fn instance(
     let status = starter::Starter::new(ours, plan.terminal, intermediate, children, detached).run();
     // 8. The exit code is the command's own.
     live.leave(*status.as_ref().unwrap_or(&runtime::error::FAILURE));
-    status.map_err(Message::boxed)
+    status.map_err(|text| Message::boxed(with_cause(text, invocation)))
+}
+
+/// Why an instance was ended from outside, and whether the medium of the image is what is missing.
+fn with_cause(text: String, invocation: &Invocation) -> String {
+    let Some(error) = invocation.medium().lost() else { return text };
+    let path = invocation.path.display();
+    format!("{text}: {path} cannot be read any more ({error}); attach the medium that it is on again")
 }
 
 struct Guest<'a> {
