@@ -51,8 +51,9 @@ pub enum Stage {
 /// When the program's own file cannot be read, or is a damaged image.
 pub fn enter(args: Vec<OsString>) -> Result<Stage, Failure> {
     let closed = descriptor::fill_standard_streams()?;
-    let exe = File::open("/proc/self/exe")
-        .map_err(|error| Message::boxed(format!("cannot open /proc/self/exe: {error}; mount /proc")))?;
+    let exe = File::open("/proc/self/exe").map_err(|error| {
+        Message::boxed(format!("cannot open /proc/self/exe: {error}; try: sudo mount -t proc proc /proc"))
+    })?;
     if args.get(1).is_some_and(|word| word == SECOND_STAGE) && memfd::is_sealed_program(&exe) {
         return second(args);
     }

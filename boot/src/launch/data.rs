@@ -25,12 +25,30 @@ fn candidates(invocation: &Invocation, caller: &Caller) -> Result<Vec<PathBuf>, 
         return Ok(vec![std::path::absolute(&chosen).unwrap_or(chosen)]);
     }
     let mut places = vec![beside(&invocation.path)];
-    let absolute = |name: &str| caller.variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = absolute("HOME").or_else(|| caller.account.as_ref().map(|(_, home, _)| PathBuf::from(home)));
-    if let Some(base) = absolute("XDG_DATA_HOME").or_else(|| home.map(|home| home.join(".local/share"))) {
+    let base = absolute(caller, "XDG_DATA_HOME").or_else(|| home(caller).map(|home| home.join(".local/share")));
+    if let Some(base) = base {
         places.push(base.join("fim").join(invocation.image.superblock.uuid.to_string()));
     }
     Ok(places)
+}
+
+fn absolute(caller: &Caller, name: &str) -> Option<PathBuf> {
+    caller.variable(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+fn home(caller: &Caller) -> Option<PathBuf> {
+    absolute(caller, "HOME").or_else(|| caller.account.as_ref().map(|(_, home, _)| PathBuf::from(home)))
+}
+
+/// Whether the image lies on a medium of its own, which may be taken away: on a block device (major numbers from 1 on)
+/// that has neither the system nor the caller's home.
+#[must_use]
+pub fn on_a_medium(invocation: &Invocation, caller: &Caller) -> bool {
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    let Ok(own) = invocation.image.file.metadata().map(|metadata| metadata.dev()) else { return true };
+    nix::sys::stat::major(own) != 0
+        && device(Path::new("/")) != Some(own)
+        && home(caller).is_none_or(|home| device(&home) != Some(own))
 }
 
 /// `.NAME.data` beside the image file.

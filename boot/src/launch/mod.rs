@@ -134,13 +134,17 @@ fn instance(
     }
     // 6. Have it build the instance as soon as the session's root is mounted, and let others start.
     let live = joined.complete(instance.id)?;
-    ours.send(&ToGuest::Build.encode(), None)?;
+    match ours.send(&ToGuest::Build.encode(), None) {
+        // Whoever was to hear it has ended, and has said why.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        other => other?,
+    }
     // 7. Stay as the parent that the user sees, or that supervises a detached instance.
     let told = announce::announce(&invocation.image.config);
     let children = live.children().into_iter().chain(filter.iter().map(|filter| filter.pid)).chain(told).collect();
     let status = starter::Starter::new(ours, plan.terminal, intermediate, children, detached).run();
     // 8. The exit code is the command's own.
-    live.leave(*status.as_ref().unwrap_or(&runtime::error::FAILURE));
+    live.leave(*status.as_ref().unwrap_or(&runtime::error::FAILURE), data::on_a_medium(invocation, &facts.caller));
     status.map_err(|text| Message::boxed(with_cause(text, invocation)))
 }
 

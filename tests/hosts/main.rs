@@ -1,0 +1,11 @@
+//! Hosts that nobody prepared: the same smoke test on each, or the refusal that says what helps.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod guest;
+mod host;
+mod names;
+mod refusals;
+mod runs;
+mod table;
