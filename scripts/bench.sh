@@ -1,6 +1,6 @@
 #!/bin/bash
 # Measures fim and its peers in one run, turn by turn, and prints Markdown:
-#   scripts/bench.sh [--quick] [start] [read] [exec] [pipe] [instances]
+#   scripts/bench.sh [--quick] [start] [read] [exec] [pipe] [instances] [settings]
 # As root, for the peers need it. --quick takes fewer turns: good for a look, not for a record. A first run makes a
 # Debian tree and packs it into target/bench-cache, which takes some minutes.
 set -euo pipefail
@@ -35,9 +35,9 @@ fi
 # The very same archive for all: packed by fim, cut out of the image for the peers. Packed again when the packer changes.
 packer=$(cat runtime/src/pack/*.rs runtime/src/squashfs/write/*.rs | sha256sum | cut -c1-16)
 archive() {
-    local name=$1 level=$2 file=$cache/$1-$packer.sqfs
-    [[ -e $file ]] || {
-        rm -f "$cache/$name"-*.sqfs
+    local name=$1 level=$2 file=$cache/$1-$packer
+    [[ -e $file.sqfs ]] || {
+        rm -f "$cache/$name"-*
         "$fim" build "$cache/$name" -o "$cache/packing" --force --quiet --level "$level" >/dev/null
         "$fim" inspect --json "$cache/packing" | python3 -c '
 import json, sys
@@ -45,11 +45,12 @@ layer = json.load(sys.stdin)["layers"][0]
 with open(sys.argv[1], "rb") as image, open(sys.argv[2], "wb") as out:
     image.seek(layer["offset"])
     out.write(image.read(layer["size"]))' "$cache/packing" "$file.part"
-        mv "$file.part" "$file"
-        rm -f "$cache/packing"
+        mv "$cache/packing" "$file.flatimage"
+        mv "$file.part" "$file.sqfs"
     }
-    "$fim" build "$file" -o "$cache/$name.flatimage" --force --quiet >/dev/null
-    ln -sfn "$file" "$cache/$name.sqfs"
+    # The program of today with the archive as it is.
+    "$fim" build "$file.flatimage" -o "$cache/$name.flatimage" --force --quiet >/dev/null
+    ln -sfn "$file.sqfs" "$cache/$name.sqfs"
 }
 archive debian 19
 [[ ! $read ]] || archive big 3

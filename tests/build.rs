@@ -121,10 +121,11 @@ fn a_tar_in_any_order_gives_the_image_of_its_directory() {
 #[test]
 fn wrong_options_change_nothing_and_say_what_is_right() {
     let work = work();
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 10] = [
         (&["--level", "23"], "23"),
         (&["--block-size", "5K"], "a power of two from 4K to 1M"),
-        (&["--perms", "everything"], "Invalid permission; one of"),
+        (&["--perms", "everything"], "Invalid permission 'everything'; known: all,"),
+        (&["--perms", "all,home"], "Permission 'all' should not be used with others"),
         (&["--env", "=x"], "Variable assignment '=x' is invalid"),
         (&["--threads", "0"], "0 threads: must be 1 to 1024"),
         (&["--nonsense"], "unexpected argument"),

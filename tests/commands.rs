@@ -55,6 +55,15 @@ fn version_prints_what_scripts_read() {
 }
 
 #[test]
+fn where_the_configuration_begins_is_told() {
+    let world = World::new();
+    let asked = |value: &str| world.exec(&["echo", "ran"]).env("FIM_MAIN_OFFSET", value).prints();
+    let offset: usize = asked("1").parse().unwrap();
+    assert_eq!(&std::fs::read(world.image()).unwrap()[offset..offset + 8], b"FIMSLOT\n");
+    assert_eq!((asked("0"), asked("")), ("ran".to_owned(), "ran".to_owned()));
+}
+
+#[test]
 fn inspect_and_verify_know_the_image() {
     let world = World::new();
     let json: serde_json::Value = serde_json::from_str(&world.app(&["fim-inspect", "--json"]).prints()).unwrap();

@@ -190,7 +190,7 @@ fn a_runtime_directory_that_a_crash_left_is_reused() {
     fs::create_dir_all(session.join("instances/7")).unwrap();
     fs::set_permissions(&session, fs::Permissions::from_mode(0o700)).unwrap();
     fs::write(session.join("instances/7/record"), "garbage").unwrap();
-    fs::write(session.join("next"), "not a number").unwrap();
+    fs::write(session.join("index"), "no line").unwrap();
     fs::write(session.join("alive"), "a file, no pipe").unwrap();
     works(&world);
     world.assert_nothing_left();

@@ -2,11 +2,15 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use runtime::cache::{Cache, Entry, Error, Extracted, Key, Obtained};
 use runtime::extract;
+use runtime::image::{Digest, Image};
 use runtime::progress::Progress;
+use runtime::source::{ByteSource, FileRange};
 use runtime::squashfs::Archive;
 use serde_json::json;
 
@@ -14,6 +18,7 @@ use crate::cli::{print, trailing_arguments};
 use crate::interrupt::Interrupt;
 use crate::launch::facts::{self, Caller};
 use crate::progress::Listener;
+use crate::stack::External;
 use crate::{Failure, Invocation, Message};
 
 /// `$XDG_CACHE_HOME/fim`, or `~/.cache/fim`.
@@ -26,7 +31,7 @@ pub(crate) fn place(caller: &Caller) -> Result<PathBuf, Failure> {
     })
 }
 
-/// The layers of the image, bottom first, extracted now unless they were before. `own` says that all files are to be the
+/// The layers of the image and those outside of it, bottom first, extracted now unless they were before. `own` says that all files are to be the
 /// caller's, `why` why they cannot be mounted. What is left in `interrupt` after an error is to be dropped when
 /// everything else is cleaned up.
 ///
@@ -34,6 +39,7 @@ pub(crate) fn place(caller: &Caller) -> Result<PathBuf, Failure> {
 /// When the cache cannot be used, or a layer not be extracted.
 pub(crate) fn layers(
     invocation: &Invocation,
+    external: &[External],
     caller: &Caller,
     own: bool,
     why: &str,
@@ -47,35 +53,79 @@ pub(crate) fn layers(
     };
     let cache = Cache::open(place.clone(), caller.uid).map_err(|error| cannot(&runtime::error::chain(&error)))?;
     let (mut extracted, mut told) = (Vec::new(), false);
-    for index in image.root_layers() {
-        let entry = &image.config.layers[index];
-        let key = Key::new(entry.digest, own);
-        let layer = match cache.obtain(&key).map_err(|error| cannot(&runtime::error::chain(&error)))? {
-            Obtained::There(layer) => layer,
-            Obtained::Missing(vacant) => {
-                if !std::mem::replace(&mut told, true) {
-                    crate::report(&format!("note: {why}; its layers are extracted to {}, once", place.display()));
+    let embedded = image.root_layers().map(Source::Embedded);
+    for source in embedded.chain(external.iter().map(Source::External)) {
+        let layer =
+            match cache.obtain(&source.key(image, own)).map_err(|error| cannot(&runtime::error::chain(&error)))? {
+                Obtained::There(layer) => layer,
+                Obtained::Missing(vacant) => {
+                    if !std::mem::replace(&mut told, true) {
+                        crate::report(&format!("note: {why}; its layers are extracted to {}, once", place.display()));
+                    }
+                    let name = source.name();
+                    let archive = Archive::open(source.bytes(image)?)
+                        .map_err(|error| cannot(&format!("cannot read {name}: {}", runtime::error::chain(&error))))?;
+                    let held = interrupt.insert(Interrupt::hold()?);
+                    let mut listener = Listener::new(false, held);
+                    listener.total(source.unpacked(image), None);
+                    let filled = cache.fill(vacant, &archive, &mut listener);
+                    drop(listener);
+                    let layer = filled.map_err(|error| cannot(&explained(&name, &error)))?;
+                    *interrupt = None;
+                    layer
                 }
-                let archive = Archive::open(std::sync::Arc::new(image.layer_source(index)?)).map_err(|error| {
-                    cannot(&format!("cannot read layer {index}: {}", runtime::error::chain(&error)))
-                })?;
-                let held = interrupt.insert(Interrupt::hold()?);
-                let mut listener = Listener::new(false, held);
-                listener.total((entry.unpacked > 0).then_some(entry.unpacked), None);
-                let filled = cache.fill(vacant, &archive, &mut listener);
-                drop(listener);
-                let layer = filled.map_err(|error| cannot(&explained(index, &error)))?;
-                *interrupt = None;
-                layer
-            }
-        };
+            };
         extracted.push(layer);
     }
     Ok(extracted)
 }
 
+/// A layer that is to be extracted.
+enum Source<'a> {
+    /// With this position in the layer index.
+    Embedded(usize),
+    External(&'a External),
+}
+
+impl Source<'_> {
+    /// Its name in the cache. A file is told by what it is, not by its content, which would have to be read at each start.
+    fn key(&self, image: &Image, own: bool) -> Key {
+        let digest = match self {
+            Self::Embedded(index) => image.config.layers[*index].digest,
+            Self::External(layer) => {
+                let path = layer.path.as_os_str().as_bytes();
+                Digest::of(&[format!("{} {} ", layer.len, layer.version).as_bytes(), path].concat())
+            }
+        };
+        Key::new(digest, own)
+    }
+
+    fn bytes(&self, image: &Image) -> Result<Arc<dyn ByteSource>, Failure> {
+        Ok(match self {
+            Self::Embedded(index) => Arc::new(image.layer_source(*index)?),
+            Self::External(layer) => Arc::new(FileRange::new(Arc::clone(&layer.file), 0, layer.len)),
+        })
+    }
+
+    /// Bytes of its files, when that is known.
+    fn unpacked(&self, image: &Image) -> Option<u64> {
+        match self {
+            Self::Embedded(index) => Some(image.config.layers[*index].unpacked).filter(|bytes| *bytes > 0),
+            Self::External(_) => None,
+        }
+    }
+
+    /// What messages call it.
+    fn name(&self) -> String {
+        match self {
+            Self::Embedded(index) => format!("layer {index}"),
+            Self::External(layer) => format!("the layer {}", layer.path.display()),
+        }
+    }
+}
+
 /// The error, and what helps.
-fn explained(index: usize, error: &Error) -> String {
+fn explained(layer: &str, error: &Error) -> String {
     let cause = runtime::error::chain(error);
     let hint = match error {
         Error::Extract(extract::Error::Layer { .. } | extract::Error::Contradiction { .. }) => {
@@ -88,7 +138,7 @@ fn explained(index: usize, error: &Error) -> String {
         }
         _ => "",
     };
-    format!("layer {index}: {cause}{hint}; nothing of it was left")
+    format!("{layer}: {cause}{hint}; nothing of it was left")
 }
 
 /// `fim-cache list|clear`.

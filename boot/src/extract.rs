@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use runtime::extract;
+use runtime::extract::{self, Omitted};
 use runtime::image::Image;
 use runtime::progress::Progress;
 use runtime::squashfs::Archive;
@@ -36,15 +36,34 @@ pub struct Arguments {
 /// Whatever keeps the tree from being complete; what was written is removed then.
 pub fn run(arguments: &Arguments) -> Result<i32, Failure> {
     let image = crate::inspect::open(&arguments.image)?;
-    let target = target(&arguments.directory)?;
     let layers = layers(&image)?;
+    let fill = |part: &Path, listener: &mut Listener<'_>| {
+        listener.total(unpacked(&image), None);
+        extract::extract(&layers, part, listener).map_err(|error| {
+            let damaged = matches!(error, extract::Error::Layer { .. } | extract::Error::Contradiction { .. });
+            let hint = if damaged { format!("; {}", verify_hint(&image.path)) } else { String::new() };
+            explain(&error, &image.path, part, &hint)
+        })
+    };
+    into(&arguments.directory, arguments.quiet, fill)
+}
+
+/// Has `directory` filled by `fill` under the name of a part, and renamed when that is done.
+///
+/// # Errors
+/// When the directory is in use, and what `fill` fails with.
+pub(crate) fn into(
+    directory: &Path,
+    quiet: bool,
+    fill: impl FnOnce(&Path, &mut Listener<'_>) -> Result<Omitted, Failure>,
+) -> Result<i32, Failure> {
+    let target = target(directory)?;
     let interrupt = Interrupt::hold()?;
     let part = part(&target)?;
-    let mut listener = Listener::new(arguments.quiet, &interrupt);
-    listener.total(unpacked(&image), None);
-    let extracted = extract::extract(&layers, &part, &mut listener);
+    let mut listener = Listener::new(quiet, &interrupt);
+    let extracted = fill(&part, &mut listener);
     drop(listener);
-    let omitted = extracted.map_err(|error| explain(error, &image.path, &part))?;
+    let omitted = extracted?;
     if let Err(error) = fs::rename(&part, &target) {
         // The tree is complete, so it is the user's to keep.
         return Err(Message::boxed(format!(
@@ -132,20 +151,14 @@ fn verify_hint(image: &Path) -> String {
     format!("`fim verify {}` tells whether the file was damaged", image.display())
 }
 
-fn explain(error: extract::Error, image: &Path, part: &Path) -> Failure {
-    let hint = match &error {
-        extract::Error::Layer { .. } | extract::Error::Contradiction { .. } => {
-            format!("; {}", verify_hint(image))
-        }
-        extract::Error::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-            "; free some space or extract elsewhere".to_owned()
-        }
-        _ => String::new(),
-    };
-    let cause = runtime::error::chain(&error);
+/// Why `part` is not complete, what is left of it, and what helps.
+pub(crate) fn explain(error: &extract::Error, source: &Path, part: &Path, hint: &str) -> Failure {
+    let full = matches!(&error, extract::Error::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull);
+    let hint = if full { "; free some space or extract elsewhere" } else { hint };
+    let cause = runtime::error::chain(error);
     let rest = match fs::symlink_metadata(part) {
         Ok(_) => format!("remove {}, which is not complete", part.display()),
         Err(_) => "nothing of it was left".to_owned(),
     };
-    Message::boxed(format!("{}: {cause}; {rest}{hint}", image.display()))
+    Message::boxed(format!("{}: {cause}; {rest}{hint}", source.display()))
 }

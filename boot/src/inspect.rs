@@ -103,6 +103,7 @@ pub fn to_json(image: &Image) -> Value {
             "permissions": names(config.permissions),
             "portal": config.portal,
             "remote": config.remote,
+            "startup": config.startup.iter().map(|path| text(path)).collect::<Vec<_>>(),
             "unshare": names(config.unshare),
         },
         "created": image.superblock.created,

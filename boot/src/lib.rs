@@ -6,14 +6,17 @@ pub mod build;
 mod cache;
 pub mod cli;
 pub mod doctor;
+mod draft;
 pub mod extract;
 pub mod inspect;
 pub mod instance;
 mod interrupt;
 pub mod launch;
+mod layer;
 pub mod portal;
 mod progress;
 pub mod settings;
+mod stack;
 pub mod stage;
 pub mod verify;
 pub mod version;
@@ -102,5 +105,23 @@ impl Invocation {
             .map_err(|error| Message::boxed(format!("cannot find {}: {error}", path.display())))?;
         let name = path.clone().into_os_string();
         Ok(Self { image, path, args: Vec::new(), name, closed: [false; 3], sealed: false })
+    }
+
+    /// The same command line on the image as it is now.
+    ///
+    /// # Errors
+    /// When the image is none any more.
+    fn read_again(&self) -> Result<Self, Failure> {
+        let path = self.path.clone();
+        let gone = || Message::boxed(format!("{} is no image any more", path.display()));
+        let image = runtime::image::Image::open(std::fs::File::open(&path)?, &path)?.ok_or_else(gone)?;
+        Ok(Self {
+            image,
+            path,
+            args: self.args.clone(),
+            name: self.name.clone(),
+            closed: self.closed,
+            sealed: self.sealed,
+        })
     }
 }

@@ -18,8 +18,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use runtime::host::{self, Start};
 use runtime::request;
-use runtime::session::lock;
 use runtime::session::registry::Registry;
+use runtime::session::{ephemeral, lock};
 use runtime::sys::process;
 use runtime::wire::{self, Doorbells, Ring};
 
@@ -176,5 +176,8 @@ fn bury(data: &Path, registry: &Registry) {
         && let Ok(Ok(_held)) = lock::attempt(data, lock::SESSION)
     {
         registry.remove_all();
+        if ephemeral::is_of(data, registry.session()) {
+            ephemeral::remove(data);
+        }
     }
 }

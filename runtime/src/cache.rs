@@ -7,7 +7,8 @@
 //!     KEY.lock         held alone (flock) by whoever extracts or removes, shared by every mount server that uses it
 //! ```
 //!
-//! A KEY is the layer's digest, and how owners were restored: `-own` when all files are the user's.
+//! A KEY is the layer's digest (of a layer file outside of an image: the digest of what tells it from other files), and
+//! how owners were restored: `-own` when all files are the user's.
 
 use std::fs::{self, File};
 use std::io;

@@ -2,6 +2,7 @@
 //! format, named pipes, sandbox, exit codes and errors.
 
 pub mod cache;
+pub mod commit;
 pub mod control;
 pub mod emulation;
 pub mod error;

@@ -215,6 +215,15 @@ static void sink(void) {
     printf("%llu %.6f\n", (unsigned long long)bytes, now() - start);
 }
 
+/* What a change of the settings does to the file. */
+static int slot(const char *path) {
+    static char bytes[4096];
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || pwrite(fd, bytes, sizeof bytes, 0) != sizeof bytes || fsync(fd) != 0)
+        fail(path);
+    return 0;
+}
+
 int main(int argc, char **argv) {
     if (argc == 2 && strcmp(argv[1], "nothing") == 0)
         return 0;
@@ -234,6 +243,8 @@ int main(int argc, char **argv) {
         return random_reads(argv[2], atoi(argv[3])), 0;
     if (argc == 3 && strcmp(argv[1], "source") == 0)
         return source(strtoull(argv[2], NULL, 10)), 0;
+    if (argc == 3 && strcmp(argv[1], "slot") == 0)
+        return slot(argv[2]);
     if (argc == 2 && strcmp(argv[1], "sink") == 0)
         return sink(), 0;
     fprintf(stderr, "measure: wrong arguments; its source says which there are\n");

@@ -9,6 +9,7 @@ import sys
 from instances import instances_section
 from read import read
 from commands import exec_section, pipe_section
+from settings import settings
 from start import start
 from turns import mount_point, run, work
 
@@ -18,6 +19,7 @@ SECTIONS = {
     "exec": exec_section,
     "pipe": pipe_section,
     "instances": instances_section,
+    "settings": settings,
 }
 
 

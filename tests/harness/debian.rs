@@ -111,8 +111,8 @@ pub fn kernel() -> &'static Path {
         let depends = apt.run("apt-cache", &["depends", "--important", "linux-image-cloud-amd64"]);
         let name = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: ")).expect("it has a kernel");
         apt.get(&["install", "--download-only", "--no-install-recommends", name]);
-        let archives = fs::read_dir(draft.join("archives")).unwrap().map(|entry| entry.unwrap().path());
-        let archive = archives.filter(|path| path.to_string_lossy().contains("/linux-image-")).next().unwrap();
+        let mut archives = fs::read_dir(draft.join("archives")).unwrap().map(|entry| entry.unwrap().path());
+        let archive = archives.find(|path| path.to_string_lossy().contains("/linux-image-")).unwrap();
         TestCommand::new(need("dpkg-deb")).arg("-x").args([&archive, &draft.join("tree")]).run().succeeds();
         TestCommand::new(need("chmod")).args(["-R", "a+rX"]).arg(&draft).run().succeeds();
         fs::rename(draft.join("tree"), &directory).unwrap();

@@ -87,7 +87,7 @@ impl Host {
     }
 
     /// Keeps the privileges of whoever arranges it; the command gives them up.
-    pub fn as_root(mut self) -> Self {
+    pub fn privileged(mut self) -> Self {
         self.root = true;
         self
     }

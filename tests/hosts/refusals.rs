@@ -35,7 +35,7 @@ fn chroot() {
         for name in sh echo; do ln -s busybox tree/bin/$name; done
         cp \"$IMAGE\" tree/app; mount --rbind /proc tree/proc; mount --rbind /dev tree/dev";
     let host = Host::new().arranged(script).env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin");
-    host.as_root()
+    host.privileged()
         .through(&["sh", "-c", &format!("IMAGE=/app HOME=/tmp; export IMAGE HOME; {enter}")])
         .refuses("chroot");
 }

@@ -19,8 +19,8 @@ pub(super) fn config(arguments: &Arguments, source: Config) -> Config {
     if let Some((program, args)) = boot.split_first() {
         config.boot = Some(Boot { program: program.clone(), args: args.to_vec() });
     }
-    for permission in &arguments.perms {
-        config.permissions.insert(*permission);
+    for permission in arguments.perms.iter().flat_map(|set| set.iter()) {
+        config.permissions.insert(permission);
     }
     for Variable { name, value } in &arguments.env {
         config.env.retain(|(stored, _)| stored != name);

@@ -13,7 +13,7 @@ use nix::unistd::{Pid, geteuid};
 use runtime::pack::Source;
 use runtime::sys::process;
 
-use super::draft::Draft;
+use crate::draft::Draft;
 use crate::interrupt::Interrupt;
 use crate::{Failure, Message};
 

@@ -2,25 +2,23 @@
 
 mod config;
 mod debian;
-mod draft;
 mod options;
 
-use std::error::Error;
 use std::ffi::OsString;
 use std::fs;
-use std::io;
 use std::path::PathBuf;
 
 pub use debian::Debian;
-use draft::Draft;
 pub use options::Variable;
-use options::{block_size, permission, platform, size, variable};
-use runtime::image::{ImageWriter, LayerFacts, Permission, WriterOptions};
+use options::{block_size, platform, size, variable};
+use runtime::image::{ImageWriter, LayerFacts, PermissionSet, WriterOptions};
 use runtime::mount_server::MAX_LAYERS;
 use runtime::pack::{self, Choice, Epoch, Input, Intake, Platform, Source};
 
+use crate::draft::{Draft, Use, is_disk_full};
 use crate::interrupt::Interrupt;
 use crate::progress::Listener;
+use crate::settings::sets;
 use crate::{Failure, Message};
 
 /// What to build.
@@ -55,9 +53,9 @@ pub struct Arguments {
     /// Threads that compress, 1 to 1024 [default: one a core]
     #[arg(long, value_name = "NUMBER")]
     pub threads: Option<usize>,
-    /// What the guest may reach, separated by commas
-    #[arg(long, value_delimiter = ',', value_name = "NAME", value_parser = permission)]
-    pub perms: Vec<Permission>,
+    /// What the guest may reach: names separated by commas, or all
+    #[arg(long, value_name = "NAMES", value_parser = sets::permissions)]
+    pub perms: Vec<PermissionSet>,
     /// A variable of the guest's environment; may be given again
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable())]
     pub env: Vec<Variable>,
@@ -84,6 +82,9 @@ pub struct Arguments {
     pub quiet: bool,
 }
 
+/// An image.
+const OUTPUT: Use = Use { mode: 0o777, fix: "give another --output, or --force to replace it" };
+
 /// Builds.
 ///
 /// # Errors
@@ -96,7 +97,7 @@ pub fn run(arguments: &Arguments) -> Result<i32, Failure> {
         fs::read("/proc/self/exe").map_err(|error| Message::boxed(format!("cannot read this program: {error}")))?;
     // Dropped last, so that a signal finds the draft gone.
     let interrupt = Interrupt::hold()?;
-    let draft = Draft::create(output)?;
+    let draft = Draft::create(output, OUTPUT)?;
     // Dropped when it is packed.
     let base = arguments.debian.make(output, &interrupt)?;
     sources.splice(0..0, base.iter().map(|base| base.source.clone()));
@@ -145,18 +146,6 @@ fn explain(error: Failure, arguments: &Arguments, draft: &Draft) -> Failure {
          choose another --output; nothing was left",
         arguments.output.display()
     ))
-}
-
-fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-        if matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
 }
 
 fn refuse_unwanted(arguments: &Arguments) -> Result<(), Failure> {
@@ -241,7 +230,7 @@ fn write(
     };
     let options = WriterOptions { created, ..WriterOptions::default() };
     let mut writer = ImageWriter::create(draft.file.try_clone()?, &arguments.output, program, options)?;
-    let config = config::config(arguments, input.config);
+    let mut config = config::config(arguments, input.config);
     let mut packing = pack::Options { epoch, ..pack::Options::default() };
     packing.squashfs.block_size = arguments.block_size;
     packing.squashfs.level = arguments.level;
@@ -255,6 +244,7 @@ fn write(
         let packed = layer.pack(writer.file(), writer.layer_offset(), &packing, listener)?;
         let facts = LayerFacts { kind, unpacked: packed.unpacked_bytes.unwrap_or_default(), inodes: packed.inodes };
         writer.seal_layer(packed.bytes_padded, facts)?;
+        config.begin_with(packed.startup);
         inodes += facts.inodes;
         unpacked = unpacked.zip(packed.unpacked_bytes).map(|(sum, bytes)| sum + bytes);
         // One layer that has a shell is enough, and one of which it is not known may have it.

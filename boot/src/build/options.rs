@@ -4,7 +4,6 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use runtime::image::{NamedBit, Permission};
 use runtime::pack::Platform;
 
 /// One variable of the environment; the value need not be text.
@@ -34,14 +33,6 @@ pub(super) fn block_size(text: &str) -> Result<u32, String> {
 /// A platform: `OS/ARCHITECTURE[/VARIANT]`.
 pub(super) fn platform(text: &str) -> Result<Platform, String> {
     Platform::parse(text).ok_or_else(|| "OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT is needed".to_owned())
-}
-
-/// A permission by its name.
-pub(super) fn permission(text: &str) -> Result<Permission, String> {
-    Permission::ALL.iter().copied().find(|permission| permission.name() == text.to_ascii_lowercase()).ok_or_else(|| {
-        let names: Vec<&str> = Permission::ALL.iter().map(|permission| permission.name()).collect();
-        format!("Invalid permission; one of {}", names.join(" "))
-    })
 }
 
 /// Parses `NAME=VALUE` of any bytes.

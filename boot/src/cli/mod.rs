@@ -37,12 +37,19 @@ fn asks_for_help(args: &[OsString]) -> bool {
     args.get(1).is_some_and(|word| word == "--help" || word == "-h")
 }
 
+/// Variable that asks where in the image file the configuration begins, in bytes.
+const MAIN_OFFSET: &str = "FIM_MAIN_OFFSET";
+
 /// Runs the command of an image; returns its exit code.
 ///
 /// # Errors
 /// Anything that makes the exit code 125, for the caller to print.
 pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i32, Failure> {
     let args = &invocation.args;
+    if std::env::var_os(MAIN_OFFSET).is_some_and(|value| !value.is_empty() && value != "0") {
+        print(&format!("{}\n", invocation.image.superblock.slots[0]))?;
+        return Ok(0);
+    }
     let Some(word) = command(args) else {
         return launch::run(invocation, &Program::boot(&invocation.image.config, args), roles, build);
     };
@@ -79,6 +86,7 @@ pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i
         "casefold" => settings::switch::casefold(invocation, rest),
         "remote" => settings::remote::run(invocation, rest),
         "doctor" => crate::doctor::run(invocation, rest),
+        "layer" => crate::layer::run(invocation, rest),
         "cache" => crate::cache::run(rest),
         "version" => version(invocation, rest, build),
         "complete" => complete::run(invocation, rest),
@@ -191,6 +199,8 @@ mod tests {
             ("fim-help", false),
             ("fim-nonsense", false),
             ("FIM-exec ls", true),
+            ("fim-layer list", false),
+            ("fim-layer add list", true),
             ("fim-instance list", false),
             ("fim-instance KILL 0", false),
             ("fim-instance stats", true),

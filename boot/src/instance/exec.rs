@@ -38,7 +38,9 @@ pub(super) fn run(
     let mut facts = facts::gather(invocation)?;
     // What the instance shows was settled when it started.
     facts.binds.clear();
-    let program = Program { words: words.to_vec(), shell: false, root: instance.kind == Kind::Root, detached: false };
+    let root = instance.kind == Kind::Root;
+    let program =
+        Program { words: words.to_vec(), shell: false, boots: false, root, detached: false, ephemeral: false };
     let plan = plan::make(&invocation.image.config, &program, &facts, build)?;
     // 2. The pipes of this request.
     let directory = session.registry.directory(id);

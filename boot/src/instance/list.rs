@@ -10,16 +10,15 @@ use crate::{Failure, Invocation};
 
 /// Prints `ID:PID` lines in ID order, or a JSON array.
 pub(super) fn run(invocation: &Invocation, as_json: bool) -> Result<i32, Failure> {
-    let live = match session::find(invocation) {
-        Some(session) => session.registry.live()?,
-        None => Vec::new(),
-    };
+    let registry = session::find(invocation).map(|session| session.registry);
     let text = if as_json {
+        let live = registry.map_or_else(|| Ok(Vec::new()), |registry| registry.live())?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let entries: Vec<_> = live.iter().map(|instance| describe(instance, now)).collect();
         format!("{:#}\n", serde_json::Value::from(entries))
     } else {
-        live.iter().map(|instance| format!("{}:{}\n", instance.id, instance.pid)).collect()
+        let live = registry.map_or_else(|| Ok(Vec::new()), |registry| registry.pids())?;
+        live.iter().map(|(id, pid)| format!("{id}:{pid}\n")).collect()
     };
     crate::cli::print(&text)?;
     Ok(0)

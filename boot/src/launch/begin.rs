@@ -5,26 +5,34 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::unistd::Pid;
-use runtime::mount_server::{self, Layer, Lower, Refused, Request};
+use runtime::medium::Medium;
+use runtime::mount_server::{self, Layer, Lower, Refused, Request, ThrowAway};
 use runtime::session::lock;
-use runtime::source::ByteSource;
+use runtime::source::{ByteSource, FileRange};
 use runtime::sys::process;
 
 use super::facts::Caller;
-use super::plan::LaunchPlan;
 use super::rung::Rung;
 use super::session::Server;
 use crate::interrupt::Interrupt;
+use crate::stack::External;
 use crate::{Failure, Invocation, Message, cache};
 
 /// A mount server that is to be started.
 pub(super) struct Beginning<'a> {
     pub invocation: &'a Invocation,
-    pub plan: &'a LaunchPlan,
     pub data: &'a Path,
     pub directory: &'a Path,
     pub caller: &'a Caller,
     pub rung: &'a Rung,
+    /// Layers outside of the image.
+    pub external: &'a [External],
+    /// What shapes the stack, for the session record.
+    pub shape: Vec<String>,
+    /// Files that the session reads ahead.
+    pub startup: &'a [Vec<u8>],
+    /// Set for a throw-away session.
+    pub throw_away: Option<ThrowAway>,
 }
 
 impl Beginning<'_> {
@@ -46,7 +54,7 @@ impl Beginning<'_> {
                 // The first server has the session lock until it is gone.
                 let held = lock::wait(self.data, lock::SESSION)?;
                 let own = *self.rung != Rung::Every;
-                let layers = cache::layers(self.invocation, self.caller, own, &why, interrupt)?;
+                let layers = cache::layers(self.invocation, self.external, self.caller, own, &why, interrupt)?;
                 self.server(Lower::Extracted(layers), held)?.map_err(Message::boxed)
             }
         }
@@ -62,6 +70,14 @@ impl Beginning<'_> {
             let name = format!("layer {index} of {path}");
             layers.push(Layer { name, source, medium: self.invocation.medium() });
         }
+        for layer in self.external {
+            let path = layer.path.display();
+            log::debug!("Mounting layer from '{path}' with offset '0'");
+            log::debug!("Overlay layer '{}'", layers.len());
+            let source = Arc::new(FileRange::new(Arc::clone(&layer.file), 0, layer.len));
+            let medium = Medium::new(Arc::clone(&layer.file), 0);
+            layers.push(Layer { name: format!("the layer {path}"), source, medium });
+        }
         Ok(layers)
     }
 
@@ -75,7 +91,9 @@ impl Beginning<'_> {
             ids: ids.clone(),
             lock: held,
             image: self.invocation.image.superblock.uuid.0,
-            shape: self.plan.shape.clone(),
+            shape: self.shape.clone(),
+            startup: self.startup.to_vec(),
+            throw_away: self.throw_away.clone(),
         })?;
         let (pid, server) = (starting.pid(), process::pidfd_open(starting.pid())?);
         match starting.namespaces(&ids, self.rung.helpers(self.caller).as_ref()) {

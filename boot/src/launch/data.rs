@@ -6,6 +6,10 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use runtime::mount_server::ThrowAway;
+use runtime::session::ephemeral::Fresh;
+
+use super::exclusive::is_used;
 use super::facts::Caller;
 use crate::{Failure, Invocation, Message, report};
 
@@ -17,6 +21,17 @@ const UNFIT: [(i64, &str); 5] = [
     (0x794c_7630, "an overlay itself"),
     (0x5346_544e, "an NTFS file system"),
 ];
+
+/// Where the session of a start keeps its files.
+#[derive(Debug)]
+pub struct Data {
+    /// The data directory; of a throw-away session, a private one in its place.
+    pub directory: PathBuf,
+    /// The data directory that managed layers are taken from, when there is one.
+    pub home: Option<PathBuf>,
+    /// Set for a throw-away session, which owns its directory.
+    pub(super) throw_away: Option<(ThrowAway, Fresh)>,
+}
 
 /// Where an image's data may lie, in the order they are tried.
 fn candidates(invocation: &Invocation, caller: &Caller) -> Result<Vec<PathBuf>, Failure> {
@@ -62,7 +77,16 @@ fn beside(image: &Path) -> PathBuf {
 /// The data directory in use, when one exists already. Touches nothing.
 #[must_use]
 pub fn existing(invocation: &Invocation, caller: &Caller) -> Option<PathBuf> {
-    candidates(invocation, caller).ok()?.into_iter().find(|place| place.join("root").is_dir())
+    candidates(invocation, caller).ok()?.into_iter().find(|place| is_used(place))
+}
+
+/// The data directory in use, when one exists already, for a command that changes it. Touches nothing.
+///
+/// # Errors
+/// When it belongs to somebody else.
+pub(crate) fn owned_by(invocation: &Invocation, caller: &Caller) -> Result<Option<PathBuf>, Failure> {
+    let Some(place) = candidates(invocation, caller)?.into_iter().find(|place| is_used(place)) else { return Ok(None) };
+    Ok(owned(&place, caller)?.then_some(place))
 }
 
 /// The data directory in use, or the one that a start would try first. Touches nothing.
@@ -75,11 +99,16 @@ pub fn place(invocation: &Invocation, caller: &Caller) -> Option<PathBuf> {
 ///
 /// # Errors
 /// When no place will do; the message names each and why.
-pub fn prepare(invocation: &Invocation, caller: &Caller) -> Result<PathBuf, Failure> {
+pub fn prepare(invocation: &Invocation, caller: &Caller) -> Result<Data, Failure> {
+    let directory = find(invocation, caller)?;
+    Ok(Data { home: Some(directory.clone()), directory, throw_away: None })
+}
+
+fn find(invocation: &Invocation, caller: &Caller) -> Result<PathBuf, Failure> {
     let places = candidates(invocation, caller)?;
     // Data that exists is used wherever it is, so that nothing seems lost when a place becomes writable later.
     for place in &places {
-        if place.join("root").is_dir() && owned(place, caller)? && fs::create_dir_all(place.join("work")).is_ok() {
+        if is_used(place) && owned(place, caller)? && fs::create_dir_all(place.join("work")).is_ok() {
             return Ok(place.clone());
         }
     }

@@ -133,7 +133,7 @@ pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
         binds,
         image: invocation.path.clone(),
         payload: invocation.image.superblock.payload,
-        privileged: caller.uid == 0 && capability::has(capability::SYS_ADMIN) && knows_every_id(),
+        privileged: is_privileged(&caller),
         caller,
         cwd,
         terminals,
@@ -145,6 +145,12 @@ pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
         sys: SYS.iter().map(PathBuf::from).filter(|path| path.is_dir()).collect(),
         now: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs()),
     })
+}
+
+/// Whether the caller is root with privileges over every ID.
+#[must_use]
+pub fn is_privileged(caller: &Caller) -> bool {
+    caller.uid == 0 && capability::has(capability::SYS_ADMIN) && knows_every_id()
 }
 
 /// The stored binds with the variables of this start. Where the image and its data lie counts among them.

@@ -7,6 +7,8 @@ mod bus;
 pub mod data;
 mod detach;
 pub mod environment;
+mod ephemeral;
+pub(crate) mod exclusive;
 pub mod expansion;
 pub mod facts;
 pub mod grants;
@@ -47,22 +49,38 @@ pub struct Program {
     pub words: Vec<OsString>,
     /// Whether the program is whichever shell the image has.
     pub shell: bool,
+    /// Whether it is what the image is made for.
+    pub boots: bool,
     /// Whether it runs as user 0.
     pub root: bool,
     /// Whether it goes on after the start has returned.
     pub detached: bool,
+    /// Whether what it writes is thrown away.
+    pub ephemeral: bool,
 }
 
-/// The one word that `fim-exec` and `fim-root` take for themselves, as the first only.
+/// The words that `fim-exec` and `fim-root` take for themselves, in front of the program only.
 const DETACH: &str = "--detach";
+const EPHEMERAL: &str = "--ephemeral";
 
 impl Program {
     /// The words after `fim-exec` or `fim-root`; `None` when there is none.
     #[must_use]
     pub fn given(words: &[OsString], root: bool) -> Option<Self> {
-        let detached = words.first().is_some_and(|word| word == DETACH);
-        let words = &words[usize::from(detached)..];
-        (!words.is_empty()).then(|| Self { words: words.to_vec(), shell: false, root, detached })
+        let mut program =
+            Self { words: Vec::new(), shell: false, boots: false, root, detached: false, ephemeral: false };
+        let mut words = words;
+        while let [first, rest @ ..] = words {
+            // Each once: a second one is the program's name.
+            match () {
+                () if first == DETACH && !program.detached => program.detached = true,
+                () if first == EPHEMERAL && !program.ephemeral => program.ephemeral = true,
+                () => break,
+            }
+            words = rest;
+        }
+        program.words = words.to_vec();
+        (!words.is_empty()).then_some(program)
     }
 
     /// The stored boot command with the arguments of the command line appended.
@@ -74,7 +92,7 @@ impl Program {
         let mut words: Vec<OsString> = stored.collect();
         let shell = words.is_empty();
         words.extend_from_slice(args);
-        Self { words, shell, root: false, detached: false }
+        Self { words, shell, boots: true, root: false, detached: false, ephemeral: false }
     }
 }
 
@@ -86,6 +104,12 @@ pub fn run(invocation: &Invocation, program: &Program, roles: Roles, build: Buil
     // 1. Look at the host once; decide everything from that, the image and the command line. A detached start goes on
     //    in a daemon, of which this process only hears how it went.
     let facts = facts::gather(invocation)?;
+    if program.detached && is_ephemeral(program, &facts) {
+        return Err(Message::boxed(
+            "--detach cannot be combined with --ephemeral (or FIM_EPHEMERAL=1): no later command could find the instance; \
+             start it in the background, or use FIM_DIR_DATA with a temporary directory",
+        ));
+    }
     if program.detached {
         return match detach::fork(facts)? {
             detach::Side::Caller(hearing) => hearing.report(),
@@ -99,6 +123,11 @@ pub fn run(invocation: &Invocation, program: &Program, roles: Roles, build: Buil
     instance(invocation, program, &facts, roles, build, None)
 }
 
+/// Whether what the program writes is thrown away.
+fn is_ephemeral(program: &Program, facts: &facts::Facts) -> bool {
+    program.ephemeral || ephemeral::is_wanted(&facts.caller)
+}
+
 fn instance(
     invocation: &Invocation,
     program: &Program,
@@ -110,11 +139,17 @@ fn instance(
     let plan = plan::make(&invocation.image.config, program, facts, build)?;
     binds::warn_of_missing(&facts.binds);
     // 2. Find or make the writable data.
-    let data = data::prepare(invocation, &facts.caller)?;
-    log::debug!("Writable data: {}", data.display());
-    let points = plan.makes_points.then(|| Journal::open(&data)).transpose()?;
+    let prepare = if is_ephemeral(program, facts) { ephemeral::prepare } else { data::prepare };
+    let mut data = prepare(invocation, &facts.caller)?;
+    log::debug!("Writable data: {}", data.directory.display());
+    let points = plan.makes_points.then(|| Journal::open(&data.directory)).transpose()?;
     // 3. Join the session that uses it, or begin one. The start lock is held from here to step 6.
-    let mut joined = session::enter(invocation, &plan, &data, facts)?;
+    let Some(mut joined) = session::enter(invocation, &plan, &data, facts)? else {
+        // The next attempt makes its own.
+        drop(data);
+        let invocation = invocation.read_again()?;
+        return instance(&invocation, program, &facts::gather(&invocation)?, roles, build, report);
+    };
     // 4. Be an instance: take the next ID.
     let instance = joined.register(&plan)?;
     // 5. Make PID 1 of the instance, as a child of this process; it begins while the session may still be mounting.
@@ -134,6 +169,9 @@ fn instance(
     }
     // 6. Have it build the instance as soon as the session's root is mounted, and let others start.
     let live = joined.complete(instance.id)?;
+    if let Some((_, fresh)) = data.throw_away.take() {
+        fresh.hand_over();
+    }
     match ours.send(&ToGuest::Build.encode(), None) {
         // Whoever was to hear it has ended, and has said why.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
@@ -318,6 +356,9 @@ mod tests {
         };
         assert_eq!(given("--detach sleep 5"), Some((2, true)));
         assert_eq!(given("--detach --detach"), Some((1, true)));
+        assert_eq!(given("--ephemeral --detach x"), Some((1, true)));
+        assert_eq!(given("--ephemeral --ephemeral"), Some((1, false)));
+        assert_eq!(given("--ephemeral"), None);
         assert_eq!(given("sleep --detach"), Some((2, false)));
         assert_eq!(given("-- --detach"), Some((2, false)));
         assert_eq!(given("--detached"), Some((1, false)));

@@ -53,8 +53,10 @@ impl From<std::ffi::NulError> for Error {
 /// Everything a start is going to do.
 #[derive(Debug, Clone)]
 pub struct LaunchPlan {
-    /// What shapes the stack of the session; a start that differs is refused.
+    /// What of the image shapes the stack of the session; a start that differs is refused.
     pub shape: Vec<String>,
+    /// How many layers the image gives to it.
+    pub layers: usize,
     /// Namespaces of the instance, but for its mounts, which are a copy of the session's.
     pub namespaces: CloneFlags,
     /// What the instance sees.
@@ -73,6 +75,8 @@ pub struct LaunchPlan {
     pub makes_points: bool,
     /// Host commands that the guest may run.
     pub portal: Vec<String>,
+    /// Files that a session which begins with this start reads ahead.
+    pub startup: Vec<Vec<u8>>,
     /// Seconds since the epoch.
     pub now: u64,
 }
@@ -100,6 +104,7 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
     namespaces.set(CloneFlags::CLONE_NEWNET, !network);
     Ok(LaunchPlan {
         shape: shape(config, build),
+        layers,
         namespaces,
         command: command(config, program, facts, &account, build, &grants)?,
         sandbox: Plan {
@@ -114,8 +119,15 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
         makes_points: !grants.is_empty() || !facts.binds.is_empty(),
         grants,
         portal: config.portal.clone(),
+        startup: startup(config, program),
         now: facts.now,
     })
+}
+
+/// The boot command reads the whole start-up set; of any other, what most programs read: the settings and libraries.
+fn startup(config: &Config, program: &Program) -> Vec<Vec<u8>> {
+    let is_shared = |path: &[u8]| path.starts_with(b"etc/") || path.windows(3).any(|part| part == b".so");
+    config.startup.iter().filter(|path| program.boots || is_shared(path)).cloned().collect()
 }
 
 fn shape(config: &Config, build: Build) -> Vec<String> {
@@ -271,4 +283,19 @@ fn steps(
     steps.extend(binds::steps(&facts.binds)?);
     steps.push(Step::Home { target: account.home.clone().into() });
     Ok(steps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_ahead() {
+        let startup: Vec<Vec<u8>> =
+            ["etc/passwd", "lib64/ld-linux-x86-64.so.2", "opt/app"].map(|path| path.into()).into();
+        let config = Config { startup: startup.clone(), ..Config::default() };
+        assert_eq!(super::startup(&config, &Program::boot(&config, &[])), startup);
+        let other = Program::given(&["true".into()], false).unwrap();
+        assert_eq!(super::startup(&config, &other), startup[..2]);
+    }
 }

@@ -8,7 +8,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use runtime::sandbox::id_map::{IdMap, Range};
+use runtime::commit::Owners;
+use runtime::sandbox::id_map::{self, IdMap, Range};
 use runtime::sandbox::plan::Account;
 use runtime::sandbox::subordinate::{self, Helpers};
 
@@ -16,7 +17,7 @@ use super::facts::{Caller, Facts};
 use crate::{Failure, Message};
 
 /// The record in the data directory.
-const NAME: &str = "ids";
+pub(super) const NAME: &str = "ids";
 /// Its first line; changing what follows needs another number.
 const HEADER: &str = "fim-ids 1";
 /// Longest record in bytes: a few lines for each range that the kernel takes (340).
@@ -120,6 +121,16 @@ impl Rung {
         }
     }
 
+    /// Whom the files of its writable layer belong to.
+    #[must_use]
+    pub fn owners(&self) -> Owners {
+        match self {
+            Self::Every => Owners::Stored,
+            Self::Subordinate { uids, gids } => Owners::Below { uids: id_map::end(uids), gids: id_map::end(gids) },
+            Self::One => Owners::Remembered,
+        }
+    }
+
     /// Whether root has to be emulated for a command that runs as root.
     #[must_use]
     pub fn emulates(&self, root: bool) -> bool {
@@ -153,7 +164,7 @@ pub fn settle(data: &Path, facts: &Facts, root: bool, live: bool) -> Result<Rung
     let path = data.join(NAME);
     let rung = match read(&path)? {
         Some(rung) => {
-            honour(&rung, facts).map_err(|(why, fix)| refusal(data, &rung, &why, &fix))?;
+            honour(&rung, &facts.caller, facts.privileged).map_err(|(why, fix)| refusal(data, &rung, &why, &fix))?;
             rung
         }
         None if facts.privileged => record(&path, Rung::Every)?,
@@ -170,6 +181,17 @@ pub fn settle(data: &Path, facts: &Facts, root: bool, live: bool) -> Result<Rung
     };
     let emulated = if rung.emulates(root) { ", root emulated" } else { "" };
     log::debug!("IDs of the session: {rung}{emulated}");
+    Ok(rung)
+}
+
+/// The rung of what is in a data directory now: the recorded one, or the one that fits files which all belong to the
+/// caller.
+///
+/// # Errors
+/// As [`settle`].
+pub(crate) fn recorded(data: &Path, caller: &Caller, privileged: bool) -> Result<Rung, Failure> {
+    let Some(rung) = read(&data.join(NAME))? else { return Ok(if privileged { Rung::Every } else { Rung::One }) };
+    honour(&rung, caller, privileged).map_err(|(why, fix)| refusal(data, &rung, &why, &fix))?;
     Ok(rung)
 }
 
@@ -239,7 +261,7 @@ fn offered(caller: &Caller) -> Result<Rung, (String, String)> {
 pub fn outlook(data: Option<&Path>, facts: &Facts) -> Result<(Rung, Option<(String, String)>), Failure> {
     let recorded = data.map(|data| read(&data.join(NAME))).transpose()?.flatten();
     match (recorded, data) {
-        (Some(rung), Some(data)) => match honour(&rung, facts) {
+        (Some(rung), Some(data)) => match honour(&rung, &facts.caller, facts.privileged) {
             Ok(()) => Ok((rung, None)),
             Err((why, fix)) => Err(refusal(data, &rung, &why, &fix)),
         },
@@ -252,17 +274,17 @@ pub fn outlook(data: Option<&Path>, facts: &Facts) -> Result<(Rung, Option<(Stri
 }
 
 /// Whether the host offers a recorded rung; otherwise why not, and what helps.
-fn honour(rung: &Rung, facts: &Facts) -> Result<(), (String, String)> {
+fn honour(rung: &Rung, caller: &Caller, privileged: bool) -> Result<(), (String, String)> {
     let refuse = |why: &str, fix: &str| Err((why.to_owned(), fix.to_owned()));
     match rung {
         Rung::One => Ok(()),
-        Rung::Every if facts.privileged => Ok(()),
+        Rung::Every if privileged => Ok(()),
         Rung::Every => refuse("they were made by real root", "start the image as root"),
         Rung::Subordinate { uids, gids } => {
-            if Helpers::find(facts.caller.variable("PATH")).is_none() {
+            if Helpers::find(caller.variable("PATH")).is_none() {
                 return refuse(NO_HELPERS, "install them (package uidmap)");
             }
-            if granted(&facts.caller).as_ref() == Some(&(uids.clone(), gids.clone())) {
+            if granted(caller).as_ref() == Some(&(uids.clone(), gids.clone())) {
                 return Ok(());
             }
             let wanted = |kind: &str, ranges: &[Range]| {

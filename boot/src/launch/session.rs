@@ -20,11 +20,13 @@ use runtime::sys::{memfd, process};
 use runtime::wire::Ring;
 
 use super::begin::Beginning;
+use super::data::Data;
 use super::detach::{Detached, Report};
+use super::exclusive;
 use super::facts::Facts;
 use super::plan::LaunchPlan;
 use super::rung::{self, Rung};
-use crate::{Failure, Invocation, Message, Roles};
+use crate::{Failure, Invocation, Message, Roles, stack};
 
 /// A session that this start is going to be part of, with the start lock held.
 #[derive(Debug)]
@@ -75,36 +77,73 @@ pub struct Live {
     alive: File,
 }
 
-/// Joins the session of a data directory, or begins one when none lives.
+/// Joins the session of a data directory, or begins one when none lives; `None` when the image has been changed since this
+/// start read it, so that its layers may be others.
 ///
 /// # Errors
 /// When the session of this data directory is of another image, or cannot be begun.
-pub fn enter(invocation: &Invocation, plan: &LaunchPlan, data: &Path, facts: &Facts) -> Result<Joined, Failure> {
-    let starting = lock::wait(data, lock::START)?;
+pub fn enter(
+    invocation: &Invocation,
+    plan: &LaunchPlan,
+    place: &Data,
+    facts: &Facts,
+) -> Result<Option<Joined>, Failure> {
+    let data = place.directory.as_path();
+    let mut starting = lock::wait(data, lock::START)?;
     let root = plan.kind == Kind::Root;
+    // Whoever adds a managed layer holds the session lock, so this is looked for when that is known to be free, or held
+    // by a session.
+    let external = || -> Result<_, Failure> {
+        let layers = stack::external(&invocation.image, &facts.caller, place.home.as_deref())?;
+        let shape: Vec<String> = plan.shape.iter().cloned().chain(stack::shape(&layers, plan.layers)).collect();
+        Ok((layers, shape))
+    };
     loop {
         match lock::attempt(data, lock::SESSION)? {
             Ok(held) => {
                 let rung = rung::settle(data, facts, root, false)?;
+                exclusive::recover(data, &rung, &facts.caller, &invocation.path)?;
+                // A commit that ended a moment ago has moved changes from the data directory into the image.
+                if !invocation.image.is_current(&invocation.path) {
+                    return Ok(None);
+                }
                 // Goes last when this fails, so that a signal finds everything cleaned up.
                 let mut interrupt = None;
                 let directory = fresh_directory(invocation, data, facts, &starting)?;
                 let fresh = Some(Fresh(Registry::new(&directory)));
                 let caller = &facts.caller;
-                let beginning = Beginning { invocation, plan, data, directory: &directory, caller, rung: &rung };
+                let (external, shape) = external()?;
+                let beginning = Beginning {
+                    invocation,
+                    data,
+                    directory: &directory,
+                    caller,
+                    rung: &rung,
+                    external: &external,
+                    shape,
+                    startup: &plan.startup,
+                    throw_away: place.throw_away.as_ref().map(|(session, _)| session.clone()),
+                };
                 let (server, server_state, pid) = beginning.begin(held, &mut interrupt)?;
                 let (data, children) = (data.to_owned(), vec![pid]);
-                return Ok(Joined { directory, server, rung, data, server_state, fresh, starting, children });
+                return Ok(Some(Joined { directory, server, rung, data, server_state, fresh, starting, children }));
             }
             Err(theirs) if is_empty(&theirs, data)? => drop(lock::wait(data, lock::SESSION)?),
+            Err(theirs) if exclusive::is_command(&theirs) => {
+                // Others that start are to hear of it, too.
+                drop(starting);
+                exclusive::wait_for_command(&theirs, data)?;
+                starting = lock::wait(data, lock::START)?;
+            }
             Err(theirs) => {
                 let record = Record::read(&theirs, &data.join(lock::SESSION))?;
-                same_shape(&record, plan, data)?;
+                same_shape(&record, &external()?.1, data)?;
                 if let Some((server, alive)) = join(&record)? {
                     let rung = rung::settle(data, facts, root, true)?;
                     let (directory, data) = (record.directory, data.to_owned());
                     let (server_state, children) = (Server::Live(alive), Vec::new());
-                    return Ok(Joined { directory, server, rung, data, server_state, fresh: None, starting, children });
+                    let fresh = None;
+                    return Ok(Some(Joined { directory, server, rung, data, server_state, fresh, starting, children }));
                 }
             }
         }
@@ -175,22 +214,31 @@ fn join(record: &Record) -> Result<Option<(OwnedFd, File)>, Failure> {
     Ok(None)
 }
 
+/// Most differences of two stacks that a message names.
+const SHOWN: usize = 4;
+
 /// Refuses a start that would need another stack than the one the live session has.
-fn same_shape(record: &Record, plan: &LaunchPlan, data: &Path) -> Result<(), Failure> {
-    let theirs = record.shape.iter().filter(|line| !plan.shape.contains(line));
-    let ours = plan.shape.iter().filter(|line| !record.shape.contains(line));
+fn same_shape(record: &Record, shape: &[String], data: &Path) -> Result<(), Failure> {
+    let theirs = record.shape.iter().filter(|line| !shape.contains(line));
+    let ours = shape.iter().filter(|line| !record.shape.contains(line));
     let difference: Vec<String> =
         theirs.map(|line| format!("running: {line}")).chain(ours.map(|line| format!("this start: {line}"))).collect();
-    if difference.is_empty() && record.shape == plan.shape {
+    if difference.is_empty() && record.shape == shape {
         return Ok(());
+    }
+    // Stacks of hundreds of layers may differ in all of them.
+    let more = difference.len().saturating_sub(SHOWN);
+    let mut shown = difference[..difference.len() - more].join(", ");
+    if more > 0 {
+        shown.push_str(&format!(", and {more} more"));
     }
     let live = Registry::new(&record.directory).live()?;
     let ids: Vec<String> = live.iter().map(|instance| format!("{}:{}", instance.id, instance.pid)).collect();
     Err(Message::boxed(format!(
-        "the data directory {} is in use by instances ({}) of another version of this image ({}); end them first, or set FIM_DIR_DATA to another directory",
+        "the data directory {} is in use by instances ({}) with other layers or of another version ({}); end them first, or set FIM_DIR_DATA to another directory",
         data.display(),
         ids.join(" "),
-        difference.join(", ")
+        shown
     )))
 }
 

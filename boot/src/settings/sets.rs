@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use runtime::image::{Config, NamedBit, NamedSet, Permission, Unshare};
+use runtime::image::{Config, NamedBit, NamedSet, Permission, PermissionSet, Unshare};
 
 use super::{change, invalid_operation, json_flag, no_more, operation};
 use crate::{Failure, Invocation, Message, cli};
@@ -102,6 +102,14 @@ fn edit<T: NamedBit>(
         *set = edit(*set);
         Ok(0)
     })
+}
+
+/// Permissions by their names, as `fim-perms` takes them.
+///
+/// # Errors
+/// A name that is none.
+pub fn permissions(list: &str) -> Result<PermissionSet, String> {
+    parse(&PERMISSIONS, list).map_err(|error| error.to_string())
 }
 
 /// Names of a set, in bytewise order.

@@ -24,9 +24,11 @@ const SET_ID: u16 = 0o6000;
 /// What overlayfs noted for itself; merging has used it up.
 const OVERLAY: [&[u8]; 2] = [b"user.overlay.", b"trusted.overlay."];
 
-/// Whether an attribute is one that overlayfs noted for itself.
+/// Whether an attribute is one that overlayfs noted for itself. `user.overlay.overlay.x` is the guest's own
+/// `user.overlay.x`, escaped.
 pub(crate) fn is_overlays_own(name: &[u8]) -> bool {
-    OVERLAY.iter().any(|prefix| name.starts_with(prefix))
+    let rest = OVERLAY.iter().find_map(|prefix| name.strip_prefix(*prefix));
+    rest.is_some_and(|rest| !rest.starts_with(b"overlay."))
 }
 
 /// Something that was just created.

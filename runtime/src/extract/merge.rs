@@ -1,6 +1,7 @@
 //! One directory out of the directories of several layers, by the rules of overlayfs
 //! (`Documentation/filesystems/overlayfs.rst`): a name of a higher layer covers those below; directories merge; a
-//! whiteout (character device 0:0) covers and is not there itself; below an opaque directory nothing shows.
+//! whiteout (character device 0:0, or an empty file with an attribute that says so in a directory with an attribute that
+//! says that there are such) covers and is not there itself; below an opaque directory nothing shows.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,7 +12,11 @@ use super::error::Error;
 use crate::squashfs::{Archive, FileKind, Inode, InodeRef, Kind};
 
 /// Attributes that mark an opaque directory, from overlays mounted by users and by root.
-const OPAQUE: [&[u8]; 2] = [b"user.overlay.opaque", b"trusted.overlay.opaque"];
+pub(crate) const OPAQUE: [&[u8]; 2] = [b"user.overlay.opaque", b"trusted.overlay.opaque"];
+
+/// Attributes that mark an empty file as a whiteout, where the directory's mark of [`OPAQUE`] is [`HAS_MARKED`].
+const WHITEOUT: [&[u8]; 2] = [b"user.overlay.whiteout", b"trusted.overlay.whiteout"];
+const HAS_MARKED: &[u8] = b"x";
 
 /// An inode of one layer.
 #[derive(Debug, Clone)]
@@ -27,14 +32,21 @@ pub(crate) struct Part {
 pub(crate) enum Node {
     /// Anything but a directory.
     Leaf(Part),
-    /// A directory: those that merge, top first.
-    Directory(Vec<Part>),
+    /// A directory.
+    Directory {
+        /// Those that merge, top first.
+        parts: Vec<Part>,
+        /// Whether nothing of layers further below would merge.
+        closed: bool,
+    },
+    /// A name that is taken away; only where whiteouts are shown.
+    Whiteout(Part),
 }
 
 /// What is known of a name while the layers are gone through from the top.
 enum Found {
     /// Covered by a whiteout.
-    Nothing,
+    Nothing(Part),
     Leaf(Part),
     /// A directory that lower ones still merge into, or, when closed, do not.
     Directory {
@@ -54,6 +66,11 @@ pub(crate) struct Layers<'a> {
 impl Layers<'_> {
     /// The merged root.
     pub(crate) fn root(&self) -> Result<Vec<Part>, Error> {
+        self.root_closed().map(|(parts, _)| parts)
+    }
+
+    /// The merged root, and whether nothing of layers further below would merge.
+    pub(crate) fn root_closed(&self) -> Result<(Vec<Part>, bool), Error> {
         let mut parts = Vec::new();
         for (layer, archive) in self.archives.iter().enumerate().rev() {
             let part = self.part(layer, archive.root(), b"")?;
@@ -63,10 +80,10 @@ impl Layers<'_> {
             let opaque = self.is_opaque(&part, b"")?;
             parts.push(part);
             if opaque {
-                break;
+                return Ok((parts, true));
             }
         }
-        Ok(parts)
+        Ok((parts, false))
     }
 
     /// The entries of the merged directory at `path`, sorted bytewise.
@@ -74,6 +91,7 @@ impl Layers<'_> {
         let mut found: BTreeMap<Vec<u8>, Found> = BTreeMap::new();
         for part in parts {
             let layer = part.layer;
+            let marked = self.mark(part, path)?.is_some_and(|mark| mark == HAS_MARKED);
             let mut entries = Vec::new();
             let mut sorted = true;
             let mut last = Vec::new();
@@ -89,7 +107,7 @@ impl Layers<'_> {
                 return Err(contradiction(layer, &joined(path, &last), "the directory is not sorted"));
             }
             for entry in entries {
-                if let Some(Found::Nothing | Found::Leaf(_) | Found::Directory { closed: true, .. }) =
+                if let Some(Found::Nothing(_) | Found::Leaf(_) | Found::Directory { closed: true, .. }) =
                     found.get(&entry.name)
                 {
                     continue;
@@ -99,13 +117,14 @@ impl Layers<'_> {
                 if child.inode.kind.file_kind() != entry.kind {
                     return Err(contradiction(layer, &path, "the directory has another type for it than its inode"));
                 }
-                self.cover(&mut found, entry.name, child, &path)?;
+                let whiteout = is_whiteout(&child.inode) || marked && self.is_marked(&child, &path)?;
+                self.cover(&mut found, entry.name, child, whiteout, &path)?;
             }
         }
         let shown = found.into_iter().filter_map(|(name, found)| match found {
-            Found::Nothing => None,
+            Found::Nothing(part) => self.whiteouts.then_some((name, Node::Whiteout(part))),
             Found::Leaf(part) => Some((name, Node::Leaf(part))),
-            Found::Directory { parts, .. } => Some((name, Node::Directory(parts))),
+            Found::Directory { parts, closed } => Some((name, Node::Directory { parts, closed })),
         });
         Ok(shown.collect())
     }
@@ -116,6 +135,7 @@ impl Layers<'_> {
         found: &mut BTreeMap<Vec<u8>, Found>,
         name: Vec<u8>,
         child: Part,
+        whiteout: bool,
         path: &[u8],
     ) -> Result<(), Error> {
         let is_directory = child.inode.kind.file_kind() == FileKind::Directory;
@@ -130,8 +150,8 @@ impl Layers<'_> {
             _ => {
                 let first = if is_directory {
                     Found::Directory { parts: vec![child], closed: opaque }
-                } else if is_whiteout(&child.inode) && !self.whiteouts {
-                    Found::Nothing
+                } else if whiteout {
+                    Found::Nothing(child)
                 } else {
                     Found::Leaf(child)
                 };
@@ -147,8 +167,22 @@ impl Layers<'_> {
     }
 
     fn is_opaque(&self, part: &Part, path: &[u8]) -> Result<bool, Error> {
+        Ok(self.mark(part, path)?.is_some_and(|mark| mark == b"y"))
+    }
+
+    /// What a directory says about those below it.
+    fn mark(&self, part: &Part, path: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let attributes = self.archives[part.layer].xattrs(&part.inode).map_err(damaged(part.layer, path))?;
-        Ok(attributes.iter().any(|(name, value)| OPAQUE.contains(&name.as_slice()) && value == b"y"))
+        Ok(attributes.into_iter().find(|(name, _)| OPAQUE.contains(&name.as_slice())).map(|(_, value)| value))
+    }
+
+    /// Whether something in a directory with marked whiteouts is one.
+    fn is_marked(&self, part: &Part, path: &[u8]) -> Result<bool, Error> {
+        if !matches!(part.inode.kind, Kind::File { size: 0, .. }) {
+            return Ok(false);
+        }
+        let attributes = self.archives[part.layer].xattrs(&part.inode).map_err(damaged(part.layer, path))?;
+        Ok(attributes.iter().any(|(name, _)| WHITEOUT.contains(&name.as_slice())))
     }
 }
 

@@ -4,6 +4,7 @@
 //! attributes last.
 
 pub(crate) mod attributes;
+mod check;
 pub(crate) mod content;
 mod error;
 pub(crate) mod merge;
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, TrySendError, channel, sync_channel};
 
 use attributes::Restorer;
+pub use check::{Checked, check};
 use content::{Event, Shared, Worker};
 use error::Counters;
 pub use error::{Error, Omitted};

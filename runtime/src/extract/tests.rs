@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Error, Omitted, extract};
+use super::{Checked, Error, Omitted, check, extract};
 use crate::progress::Progress;
 use crate::source::FileRange;
 use crate::squashfs::Archive;
@@ -270,6 +270,8 @@ fn what_no_tree_can_be_is_refused_and_leaves_nothing() {
         (&[(40, 6, b"b"), (40, 6, b"a")], "cannot extract /a of layer 0: the directory is not sorted"),
     ];
     for (entries, reason) in cases {
+        let error = check(&rooted(entries), &mut ()).unwrap_err().to_string();
+        assert!(error.starts_with(reason), "{error}");
         let (work, _, outcome) = unpack(&[rooted(entries)]);
         let error = outcome.unwrap_err().to_string();
         assert!(error.starts_with(reason), "{error}");
@@ -286,11 +288,48 @@ fn a_claim_of_a_huge_file_is_refused() {
     let size = (i64::MAX as u64).to_le_bytes();
     let body = [&96u64.to_le_bytes()[..], &size, &[0; 8], &words(&[1, u32::MAX, 0, u32::MAX])].concat();
     assert_eq!(made.inode(9, &body).0, 40);
+    assert!(check(&made.open(), &mut ()).unwrap_err().to_string().contains("cannot extract /f of layer 0"));
     let (work, _, outcome) = unpack(&[made.open()]);
     // Refused by the file system, or where that takes any size, because the list of blocks ends too soon.
     let error = outcome.unwrap_err().to_string();
     assert!(error.contains("set the size of") || error.contains("cannot extract /f of layer 0"), "{error}");
     assert_eq!(fs::read_dir(work.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_sound_layer_is_read_whole_and_a_damaged_one_is_found() {
+    let noise = |len: usize| {
+        let mut bytes = vec![0; len];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        bytes
+    };
+    let mut layer = Layer::new();
+    layer.directory("dir");
+    let file = layer.file("dir/small", "text");
+    layer.tree.link(Tree::ROOT, b"hard", file).unwrap();
+    layer.whiteout("gone");
+    let content = layer.content(&noise(100_000), 1_000_000);
+    layer.add("big", 0o644, Kind::File(Some(content)));
+    let mut bytes = Vec::new();
+    {
+        use std::io::{Read, Seek};
+        let mut file = layer.file.try_clone().unwrap();
+        layer.finish();
+        file.rewind().unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+    }
+    let checked = check(&Archive::open(Arc::new(bytes.clone())).unwrap(), &mut ()).unwrap();
+    assert_eq!(checked, Checked { inodes: 5, unpacked: 1_100_004 });
+    // Every metadata block and every compressed block says so itself; what is stored as it is cannot.
+    let superblock = Archive::open(Arc::new(bytes.clone())).unwrap().superblock().clone();
+    for at in [superblock.inode_table, superblock.directory_table, superblock.id_table] {
+        let mut damaged = bytes.clone();
+        damaged[at as usize + 1] ^= 0x55;
+        damaged[at as usize + 6] ^= 0x55;
+        let found =
+            Archive::open(Arc::new(damaged)).map_err(drop).and_then(|layer| check(&layer, &mut ()).map_err(drop));
+        assert!(found.is_err(), "{at}");
+    }
 }
 
 #[test]

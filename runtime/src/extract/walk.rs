@@ -61,12 +61,12 @@ impl<'a> Walk<'a> {
             for (name, node) in children.into_iter().rev() {
                 let path = joined(&path, &name);
                 match node {
-                    Node::Directory(parts) => {
+                    Node::Directory { parts, .. } => {
                         let made = mkdirat(&dir, OsStr::from_bytes(&name), Mode::S_IRWXU);
                         made.map_err(Error::write("make the directory", self.restorer.shown(&path)))?;
                         stack.push((path, parts));
                     }
-                    Node::Leaf(part) => {
+                    Node::Leaf(part) | Node::Whiteout(part) => {
                         if let Some(job) = self.leaf(&dir, OsStr::from_bytes(&name), path, part)? {
                             enqueue(job)?;
                         }

@@ -20,5 +20,5 @@ mod stream;
 mod xattr;
 
 pub use node::MAX_LAYERS;
-pub use server::{Options, Owners, Server, Stats, mount_data, serve};
+pub use server::{NOBODY, Options, Owners, Server, Stats, mount_data, serve};
 pub use xattr::{OWNER_XATTR, SPECIAL_OWNER_XATTR};

@@ -10,6 +10,7 @@ use super::blocks::Blocks;
 use super::filesystem::LayerFs;
 use super::node::MAX_LAYERS;
 use crate::squashfs::Archive;
+use crate::sys::process;
 
 /// Whom the files belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,16 +110,12 @@ pub fn serve(device: OwnedFd, layers: Vec<Arc<Archive>>, options: &Options) -> i
         let reason = format!("{} layers, and one mount shows at most {MAX_LAYERS}", layers.len());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
     }
-    // std would also read the cgroup's quota from several files, on the path of every first start.
-    let processors = || {
-        let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
-        set.map_or(1, |set| (0..nix::sched::CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).count())
-    };
-    let threads = if options.threads == 0 { processors() } else { options.threads };
+    let processors = process::processors();
+    let threads = if options.threads == 0 { processors } else { options.threads };
     let blocks = Arc::new(Blocks::new(layers, options.cache_bytes));
     // The kernel's own read-ahead keeps two requests of a reader under way, so the threads that answer decompress in
     // parallel already; as many again would only take the processors from them and from the reader.
-    let ahead = if options.read_ahead { (processors() / 2).max(1) } else { 0 };
+    let ahead = if options.read_ahead { (processors / 2).max(1) } else { 0 };
     let files = LayerFs::new(Arc::clone(&blocks), options.owners, ahead, options.cache_bytes);
 
     let mut config = Config::default();

@@ -26,7 +26,7 @@ const fn wire<const N: usize>() -> Configuration<LittleEndian, Varint, Limit<N>>
 /// # Errors
 /// A text, when a number cannot be represented.
 pub fn encode(config: &Config) -> Result<Vec<u8>, String> {
-    bincode::encode_to_vec(ConfigV1::from(config), bincode::config::standard()).map_err(|error| error.to_string())
+    bincode::encode_to_vec(ConfigV2::from(config), bincode::config::standard()).map_err(|error| error.to_string())
 }
 
 /// Decodes a body of the given version and upgrades it.
@@ -36,6 +36,7 @@ pub fn encode(config: &Config) -> Result<Vec<u8>, String> {
 pub fn decode(version: u32, body: &[u8]) -> Result<Config, String> {
     match version {
         1 => decode_as::<ConfigV1>(body)?.try_into().map_err(str::to_owned),
+        2 => decode_as::<ConfigV2>(body)?.try_into().map_err(str::to_owned),
         _ => Err(format!("config version {version} never existed")),
     }
 }
@@ -69,6 +70,13 @@ struct ConfigV1 {
     icon: Option<IconV1>,
     portal: Vec<String>,
     layers: Vec<LayerV1>,
+}
+
+/// Version 1 and what came after it.
+#[derive(Encode, Decode)]
+struct ConfigV2 {
+    before: ConfigV1,
+    startup: Vec<Vec<u8>>,
 }
 
 #[derive(Encode, Decode)]
@@ -153,8 +161,23 @@ impl TryFrom<ConfigV1> for Config {
             desktop: wire.desktop,
             icon: wire.icon.map(|i| Icon { extension: i.extension, layer: i.layer }),
             portal: wire.portal,
+            startup: Vec::new(),
             layers: wire.layers.into_iter().map(LayerEntry::try_from).collect::<Result<_, _>>()?,
         })
+    }
+}
+
+impl From<&Config> for ConfigV2 {
+    fn from(config: &Config) -> Self {
+        Self { before: config.into(), startup: config.startup.clone() }
+    }
+}
+
+impl TryFrom<ConfigV2> for Config {
+    type Error = &'static str;
+
+    fn try_from(wire: ConfigV2) -> Result<Self, Self::Error> {
+        Ok(Self { startup: wire.startup, ..wire.before.try_into()? })
     }
 }
 

@@ -31,9 +31,22 @@ pub struct Config {
     pub icon: Option<Icon>,
     /// Names of host programs that the guest may run.
     pub portal: Vec<String>,
+    /// Files that a start reads, relative to the root: a session that begins reads them ahead.
+    pub startup: Vec<Vec<u8>>,
     /// The layer index in file order; bottom layer first. Not every entry is a layer of the root: see
     /// [`super::LayerKind`].
     pub layers: Vec<LayerEntry>,
+}
+
+impl Config {
+    /// Adds files to those that a start reads.
+    pub fn begin_with(&mut self, files: Vec<Vec<u8>>) {
+        for file in files {
+            if !self.startup.contains(&file) {
+                self.startup.push(file);
+            }
+        }
+    }
 }
 
 /// The boot command.

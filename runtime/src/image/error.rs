@@ -159,6 +159,17 @@ pub enum Error {
         /// Cause.
         source: io::Error,
     },
+    /// The directory cannot hold the copy that is to take the image's place.
+    #[error(
+        "cannot change the image {}: its directory cannot hold a copy of it; make the directory writable or change a copy elsewhere",
+        path.display()
+    )]
+    NoRoom {
+        /// The image file.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
     /// Another program put a different file in the place of the image during the change.
     #[error("cannot change the image {}: the file was replaced meanwhile; try again", path.display())]
     Replaced {

@@ -2,7 +2,7 @@
 //!
 //! `ELF | superblock | config slot A | config slot B | layer 0 | layer 1 | …`; `docs/FORMAT.md` is the
 //! specification. Parsers are functions over bytes ([`elf`], [`Superblock`], [`slot`], [`body`]); I/O
-//! stands in [`Image::open`], [`ImageWriter`], [`update`] and [`append_layer`].
+//! stands in [`Image::open`], [`ImageWriter`], [`update`], [`append_layer`] and [`remove_layer`].
 
 mod append;
 pub mod body;
@@ -13,6 +13,7 @@ pub mod elf;
 mod error;
 mod layer;
 mod open;
+mod remove;
 pub mod slot;
 pub mod superblock;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use create::{ImageWriter, WriterOptions};
 pub use error::{Error, FormatError, ReadError};
 pub use layer::{Digest, LayerEntry, LayerFacts, LayerKind};
 pub use open::{Contents, Image, program_len, read};
+pub use remove::remove_layer;
 pub use slot::{SlotFault, SlotName};
 pub use superblock::{Superblock, Uuid};
 pub use update::update;
@@ -44,7 +46,7 @@ pub const PAGE: u64 = 4096;
 pub const FORMAT_VERSION: u32 = 1;
 
 /// Newest config body that this program reads, and the one it writes.
-pub const CONFIG_VERSION: u32 = 1;
+pub const CONFIG_VERSION: u32 = 2;
 
 /// Largest accepted image in bytes (1 TiB): it bounds what a hostile index can make a reader allocate.
 pub const MAX_IMAGE_LEN: u64 = 1 << 40;

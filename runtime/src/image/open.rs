@@ -104,6 +104,21 @@ impl Image {
         }))
     }
 
+    /// Whether the file at `path` is this one and nobody has changed its configuration since it was read. A file that
+    /// cannot be looked at is taken for unchanged.
+    #[must_use]
+    pub fn is_current(&self, path: &Path) -> bool {
+        use std::os::unix::fs::{FileExt, MetadataExt};
+        let (Ok(named), Ok(ours)) = (std::fs::metadata(path), self.file.metadata()) else { return true };
+        // The next change goes into the other slot.
+        let mut header = [0; slot::HEADER_LEN];
+        let read = self.file.read_exact_at(&mut header, self.superblock.slot_offset(self.slot.other()));
+        let newer = read.is_ok()
+            && SlotHeader::parse(&header, self.superblock.slot_capacity)
+                .is_ok_and(|header| header.generation > self.generation);
+        (named.dev(), named.ino()) == (ours.dev(), ours.ino()) && !newer
+    }
+
     /// Length of the program in bytes, without padding.
     #[must_use]
     pub fn elf_len(&self) -> u64 {

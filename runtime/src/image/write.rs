@@ -7,7 +7,8 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt as _, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use xattr::FileExt as _;
@@ -97,6 +98,29 @@ impl<'a> Writer<'a> {
     pub fn into_clone(locked: &'a Locked) -> Self {
         // Whatever forbids the clone (file system, directory) leaves the other way.
         Self { locked, replacement: Replacement::create(locked, true).ok() }
+    }
+
+    /// Writes into a copy that has a hole in place of these bytes, and ends at `end`.
+    pub fn into_copy(locked: &'a Locked, hole: Range<u64>, end: u64) -> Result<Self, Error> {
+        let failed = |source: io::Error| {
+            let path = locked.path.clone();
+            if is_read_only(&source) { Error::NoRoom { path, source } } else { Error::Write { path, source } }
+        };
+        let replacement = Replacement::with_hole(locked, hole, end).map_err(failed)?;
+        Ok(Self { locked, replacement: Some(replacement) })
+    }
+
+    /// Takes back what was written behind `len`, after a failure.
+    pub fn shrink(&mut self, len: u64) -> Result<(), Error> {
+        let failed = |source| Error::Write { path: self.locked.path.clone(), source };
+        // A copy is given up as a whole.
+        if self.replacement.is_none()
+            && let Some(idle) = open_idle(&self.locked.path).map_err(failed)?
+            && is_same(&self.locked.file, &self.locked.path).map_err(failed)?
+        {
+            idle.file.set_len(len).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// Writes `bytes` at `offset`. In place, the file is open for writing only inside this function.
@@ -214,21 +238,51 @@ struct Replacement {
 
 impl Replacement {
     fn create(locked: &Locked, clone_only: bool) -> io::Result<Self> {
+        let copy = Self::empty(locked)?;
+        match clone_file(&copy.file, &locked.file) {
+            Err(error) if clone_only => return Err(error),
+            Err(_) => copy.take(locked, 0..u64::MAX)?,
+            Ok(()) => {}
+        }
+        copy.take_attributes(&locked.file)?;
+        Ok(copy)
+    }
+
+    /// A copy that has a hole in place of these bytes, and ends at `end`.
+    fn with_hole(locked: &Locked, hole: Range<u64>, end: u64) -> io::Result<Self> {
+        let copy = Self::empty(locked)?;
+        if clone_file(&copy.file, &locked.file).is_err() {
+            copy.take(locked, 0..hole.start)?;
+            copy.take(locked, hole.end..end)?;
+        }
+        copy.file.set_len(end)?;
+        if !hole.is_empty() {
+            let (mode, length) = (FallocateFlags::FALLOC_FL_PUNCH_HOLE, (hole.end - hole.start) as i64);
+            // Where that is not known, the space stays taken and means nothing.
+            let _ = fallocate(&copy.file, mode | FallocateFlags::FALLOC_FL_KEEP_SIZE, hole.start as i64, length);
+        }
+        copy.take_attributes(&locked.file)?;
+        Ok(copy)
+    }
+
+    /// An empty file beside the image.
+    fn empty(locked: &Locked) -> io::Result<Self> {
         let path = directory(&locked.path).join(name_of_copy(&locked.path));
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        let copy = Self { path, file, renamed: false };
-        let _copied_bytes = match clone_file(&copy.file, &locked.file) {
-            Err(error) if clone_only => return Err(error),
-            // Both files are at position 0: everything else here reads and writes at explicit offsets.
-            Err(_) => io::copy(&mut File::open(&locked.path)?, &mut &copy.file)?,
-            Ok(()) => 0,
-        };
-        copy.take_attributes(&locked.file)?;
-        Ok(copy)
+        Ok(Self { path, file, renamed: false })
+    }
+
+    /// Copies a range of the image, as far as the image reaches, to the same place.
+    fn take(&self, locked: &Locked, range: Range<u64>) -> io::Result<()> {
+        let mut image = File::open(&locked.path)?;
+        image.seek(SeekFrom::Start(range.start))?;
+        (&self.file).seek(SeekFrom::Start(range.start))?;
+        io::copy(&mut image.take(range.end - range.start), &mut &self.file)?;
+        Ok(())
     }
 
     /// Owner, extended attributes and mode of the original, in the order in which none resets another.

@@ -166,6 +166,15 @@ pub fn mount(action: &'static str, object: &'static str) -> impl FnOnce(Errno) -
     }
 }
 
+/// Memory that cannot hold the marks of an overlay.
+pub fn memory(error: io::Error) -> Error {
+    host(
+        "cannot keep the writes of a throw-away session in memory",
+        format!("tmpfs has no user extended attributes ({error})"),
+        "that takes Linux 6.6; set FIM_DIR_DATA to a temporary directory instead of --ephemeral",
+    )
+}
+
 /// A refused overlay.
 pub fn overlay(data: &Path) -> impl FnOnce(Errno) -> Error {
     move |errno| {

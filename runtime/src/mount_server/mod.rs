@@ -4,6 +4,7 @@
 pub mod diagnose;
 mod ending;
 pub(crate) mod overlay;
+mod warm;
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -21,9 +22,10 @@ use crate::cache::Extracted;
 use crate::fuse;
 use crate::journal;
 use crate::medium::{Alarm, Medium, Watched};
-use crate::sandbox::id_map::{IdMap, Range};
+use crate::sandbox::id_map::{IdMap, end};
 use crate::sandbox::points;
 use crate::sandbox::subordinate::Helpers;
+use crate::session::ephemeral;
 use crate::session::lock::Held;
 use crate::session::pipe;
 use crate::session::record::Record;
@@ -73,6 +75,17 @@ pub struct Request {
     pub image: [u8; 16],
     /// What shapes the stack, for the session record.
     pub shape: Vec<String>,
+    /// Files that a start reads, relative to the root.
+    pub startup: Vec<Vec<u8>>,
+    /// Set for a throw-away session.
+    pub throw_away: Option<ThrowAway>,
+}
+
+/// A session whose writes lie in memory; its data directory is one of [`ephemeral`].
+#[derive(Debug, Clone, Default)]
+pub struct ThrowAway {
+    /// A directory that is stacked on the layers, and not written to.
+    pub top: Option<PathBuf>,
 }
 
 /// What can go wrong before a session is ready.
@@ -308,11 +321,20 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(Option<fuse::Se
     //    extracted.
     let directory = request.directory.join("layers");
     let (server, count) = match opened {
-        Opened::Image(layers, device) => (Some(serve_image(archives, device, &directory, &request.ids)?), layers.len()),
+        Opened::Image(layers, device) => {
+            let server = serve_image(archives, device, &directory, &request.ids)?;
+            warm::begin(&directory, layers.len(), &request.startup);
+            (Some(server), layers.len())
+        }
         Opened::Extracted(layers) => (overlay::name_directories(layers, &directory).map(|()| None)?, layers.len()),
     };
     // 5. One overlay on them.
-    overlay::mount(&directory, count, &request.data, &request.directory.join("root"))?;
+    let writable = match &request.throw_away {
+        None => request.data.clone(),
+        Some(_) => overlay::memory(&request.data)?,
+    };
+    let top = request.throw_away.as_ref().and_then(|session| session.top.as_deref());
+    overlay::mount(&directory, count, top, &writable, &request.directory.join("root"))?;
     // What a session that was killed has left.
     sweep_points(request);
     // 6. From here the session can be joined.
@@ -330,11 +352,6 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(Option<fuse::Se
     record.write(request.lock.file(), request.lock.path())?;
     channel.write_all(&[READY]).map_err(io_error("reach", "the starter"))?;
     Ok((server, alive))
-}
-
-/// The number behind the last ID of a namespace, whose IDs begin with 0 and have no gap.
-fn end(ranges: &[Range]) -> u32 {
-    ranges.iter().map(|range| range.inside.saturating_add(range.count)).max().unwrap_or_default()
 }
 
 /// Mounts the layers of an image and serves them.
@@ -372,9 +389,15 @@ fn clean_up(request: Request) {
     for name in ["root", "layers"] {
         let _ = umount2(&request.directory.join(name), MntFlags::MNT_DETACH);
     }
+    if request.throw_away.is_some() {
+        let _ = umount2(&request.data.join(ephemeral::MEMORY), MntFlags::MNT_DETACH);
+    }
     // Extracted layers are used no more, and whoever finds the session's files gone may remove them.
     drop(request.lower);
     Registry::new(&request.directory).remove_all();
+    if request.throw_away.is_some() {
+        ephemeral::remove(&request.data);
+    }
     // The lock ends with the process.
     std::mem::forget(request.lock);
 }

@@ -1,14 +1,16 @@
 //! The kernel overlay: layers below, the data directory above.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::mount::MsFlags;
 
 use super::{Error, diagnose, io_error};
 use crate::cache::Extracted;
+use crate::session::directory::probe_user_xattr;
+use crate::session::ephemeral;
 
 /// Lower directories from the top down, relative to the FUSE mount: `2:1:0`.
 fn lower(count: usize) -> String {
@@ -28,18 +30,38 @@ pub(super) fn name_directories(layers: &[Extracted], directory: &Path) -> Result
     Ok(())
 }
 
-/// Mounts the overlay of `count` layers below `layers` with `data/root` as the writable layer at `target`.
-pub(crate) fn mount(layers: &Path, count: usize, data: &Path, target: &Path) -> Result<(), Error> {
-    let open = |name: &str| {
-        let path = data.join(name);
-        File::open(&path).map_err(io_error("open", path.display().to_string()))
-    };
-    let (upper, work) = (open("root")?, open("work")?);
+/// Makes a place in memory for what a throw-away session writes, with `root` and `work` in it.
+pub(super) fn memory(data: &Path) -> Result<PathBuf, Error> {
+    let place = data.join(ephemeral::MEMORY);
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    nix::mount::mount(Some("fim"), &place, Some("tmpfs"), flags, Some("mode=700"))
+        .map_err(diagnose::mount("mount", "a place in memory (tmpfs)"))?;
+    for name in ["work", "root"] {
+        let directory = place.join(name);
+        fs::create_dir(&directory).map_err(io_error("make", directory.display().to_string()))?;
+    }
+    probe_user_xattr(&place.join("root")).map_err(diagnose::memory)?;
+    Ok(place)
+}
+
+/// Mounts the overlay of `count` layers below `layers`, `top` on them, with `writable/root` as the writable layer at
+/// `target`.
+pub(crate) fn mount(
+    layers: &Path,
+    count: usize,
+    top: Option<&Path>,
+    writable: &Path,
+    target: &Path,
+) -> Result<(), Error> {
+    let open = |path: &Path| File::open(path).map_err(io_error("open", path.display().to_string()));
+    let (upper, work) = (open(&writable.join("root"))?, open(&writable.join("work"))?);
+    let top = top.map(open).transpose()?;
+    let on_top = top.as_ref().map_or_else(String::new, |top| format!("/proc/self/fd/{}:", top.as_raw_fd()));
     // Short relative names keep 400 layers within the one page that mount(2) takes, and descriptors spare any path
     // from being parsed for commas and colons.
     std::env::set_current_dir(layers).map_err(io_error("enter", layers.display().to_string()))?;
     let options = format!(
-        "userxattr,lowerdir={},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{}",
+        "userxattr,lowerdir={on_top}{},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{}",
         lower(count),
         upper.as_raw_fd(),
         work.as_raw_fd()
@@ -47,8 +69,8 @@ pub(crate) fn mount(layers: &Path, count: usize, data: &Path, target: &Path) -> 
     let mounted = nix::mount::mount(Some("fim"), target, Some("overlay"), MsFlags::MS_NODEV, Some(options.as_str()));
     // Whatever came of it, the directory must not be kept busy.
     let _ = std::env::set_current_dir("/");
-    mounted.map_err(diagnose::overlay(data))?;
-    super::open_work(data);
+    mounted.map_err(diagnose::overlay(writable))?;
+    super::open_work(writable);
     Ok(())
 }
 

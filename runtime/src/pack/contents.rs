@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 pub(super) const READ_SIZE: usize = 1 << 20;
 
 /// A regular file whose content is still to be read.
-pub(super) trait Pending {
+pub(crate) trait Pending {
     /// Size in bytes.
     fn size(&self) -> u64;
     /// Bytes that it takes where it is, holes left out.
@@ -22,7 +22,7 @@ pub(super) trait Pending {
 }
 
 /// Where the contents of regular files come from. Paths are relative to the root of the tree.
-pub(super) trait Contents {
+pub(crate) trait Contents {
     /// What is known of a file before it is read.
     type File: Pending;
 
@@ -42,7 +42,7 @@ pub(super) trait Contents {
 }
 
 /// A tree and the files in it that have no content yet.
-pub(super) struct Planned<F> {
+pub(crate) struct Planned<F> {
     pub tree: Tree,
     pub files: HashMap<NodeId, F>,
 }
@@ -69,11 +69,14 @@ impl<F: Pending> Planned<F> {
 
         let view = PlannedView { planned: &self, contents };
         let shell = startup::has_shell(&view);
-        let mut first = options.first.clone();
+        let (mut first, mut opened) = (options.first.clone(), Vec::new());
         if let Some(startup) = &options.startup {
             let mut growth = Growth::new(&options.squashfs, |path, offset, len| view.read(path, offset, len));
             let budget = startup::budget(self.files.values().map(Pending::stored).sum());
-            first.extend(startup::find(&view, startup, budget, &mut |path, size| growth.estimate(path, size)));
+            for found in startup::find(&view, startup, budget, &mut |path, size| growth.estimate(path, size)) {
+                first.push(found.path);
+                opened.push(found.opened);
+            }
         }
         let mut buffer = vec![0; READ_SIZE];
         let mut put = |planned: &mut Self, id, path: &Path, uncompressed| -> Result<(), Error> {
@@ -102,7 +105,7 @@ impl<F: Pending> Planned<F> {
             }
         }
         let mtime = options.epoch.limit().unwrap_or(newest);
-        Ok(Summary { shell: Some(shell), ..writer.finish(&self.tree, mtime)?.into() })
+        Ok(Summary { shell: Some(shell), startup: opened, ..writer.finish(&self.tree, mtime)?.into() })
     }
 }
 
@@ -112,7 +115,7 @@ fn lookup(tree: &Tree, path: &Path) -> Option<NodeId> {
 }
 
 /// A planned tree for the search of the start-up set.
-pub(super) struct PlannedView<'a, C: Contents> {
+pub(crate) struct PlannedView<'a, C: Contents> {
     pub planned: &'a Planned<C::File>,
     pub contents: &'a C,
 }

@@ -23,10 +23,21 @@ struct Seen {
 }
 
 /// A regular file that was found.
-struct Found {
+pub(crate) struct Found {
     seen: Seen,
     /// Bytes that it takes on its file system.
     stored: u64,
+}
+
+impl Found {
+    pub(crate) fn of(metadata: &fs::Metadata) -> Self {
+        let stored = metadata.size().min(metadata.blocks().saturating_mul(512));
+        Self { seen: Seen::of(metadata), stored }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.seen.size == 0
+    }
 }
 
 impl Pending for Found {
@@ -64,7 +75,7 @@ impl Scan {
         let owner = scan.planned.tree.set_metadata(Tree::ROOT, metadata_of(&metadata));
         owner.map_err(|source| Error::Unstorable { path: root.to_owned(), source })?;
         // With the slash, attributes of a root that is a symbolic link are those of the directory.
-        scan.planned.tree.set_xattrs(Tree::ROOT, xattrs(&root.join(""))?);
+        scan.planned.tree.set_xattrs(Tree::ROOT, xattrs(&root.join(""))?.0);
         let mut stack = vec![(Tree::ROOT, root.to_owned())];
         while let Some((id, path)) = stack.pop() {
             for entry in fs::read_dir(&path).map_err(Error::read("list", &path))? {
@@ -91,19 +102,18 @@ impl Scan {
         let kind = kind_of(path, metadata)?;
         let is_file = matches!(kind, Kind::File(_));
         let id = self.planned.tree.add(parent, name.as_bytes(), metadata_of(metadata), kind).map_err(unstorable)?;
-        self.planned.tree.set_xattrs(id, xattrs(path)?);
+        self.planned.tree.set_xattrs(id, xattrs(path)?.0);
         if several {
             self.links.insert(identity, id);
         }
         if is_file {
-            let stored = metadata.size().min(metadata.blocks().saturating_mul(512));
-            self.planned.files.insert(id, Found { seen: Seen::of(metadata), stored });
+            self.planned.files.insert(id, Found::of(metadata));
         }
         Ok(id)
     }
 }
 
-fn metadata_of(metadata: &fs::Metadata) -> Metadata {
+pub(crate) fn metadata_of(metadata: &fs::Metadata) -> Metadata {
     Metadata {
         mode: (metadata.mode() & 0o7777) as u16,
         uid: metadata.uid(),
@@ -112,7 +122,7 @@ fn metadata_of(metadata: &fs::Metadata) -> Metadata {
     }
 }
 
-fn kind_of(path: &Path, metadata: &fs::Metadata) -> Result<Kind, Error> {
+pub(crate) fn kind_of(path: &Path, metadata: &fs::Metadata) -> Result<Kind, Error> {
     let kind = metadata.file_type();
     // A device number outside 32 bits is refused by the tree like any other that does not fit.
     let part = |part: u64| u32::try_from(part).unwrap_or(u32::MAX);
@@ -135,29 +145,31 @@ fn kind_of(path: &Path, metadata: &fs::Metadata) -> Result<Kind, Error> {
     })
 }
 
-/// The extended attributes of `path` itself; none where the file system has no such thing.
-fn xattrs(path: &Path) -> Result<Xattrs, Error> {
+/// The extended attributes of `path` itself, without access control lists, and whether it has one; none where the file
+/// system has no such thing.
+pub(crate) fn xattrs(path: &Path) -> Result<(Xattrs, bool), Error> {
     let names = match xattr::list(path) {
         Ok(names) => names,
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok((Vec::new(), false)),
         Err(error) => return Err(Error::read("list the attributes of", path)(error)),
     };
-    let mut found = Vec::new();
+    let (mut found, mut restricted) = (Vec::new(), false);
     for name in names {
         // An access control list cannot be stored, so it need not be readable either.
         if name.as_bytes().starts_with(b"system.") {
+            restricted |= name.as_bytes().starts_with(b"system.posix_acl_");
             continue;
         }
         if let Some(value) = xattr::get(path, &name).map_err(Error::read("read an attribute of", path))? {
             found.push((name.into_vec().into(), value.into()));
         }
     }
-    Ok(found)
+    Ok((found, restricted))
 }
 
 /// Reads what was scanned.
-struct Files<'a> {
-    root: &'a Path,
+pub(crate) struct Files<'a> {
+    pub root: &'a Path,
 }
 
 impl Files<'_> {

@@ -136,7 +136,7 @@ pub enum Error {
 
 impl Error {
     /// For `map_err`: `action` on `path` failed.
-    pub(super) fn read(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn read(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Read { action, path: path.into(), source }
     }
 }

@@ -99,7 +99,15 @@ pub fn copy(path: &Path, start: u64, out: &File, offset: u64, progress: &mut dyn
     let ends = out.set_len(offset + outline.bytes_used).and_then(|()| out.set_len(offset + bytes_padded));
     ends.map_err(|error| Error::Write(crate::squashfs::write::Error::Output(error)))?;
     let Outline { inodes, bytes_used } = outline;
-    Ok(Summary { bytes_used, bytes_padded, inodes: inodes.into(), files: None, unpacked_bytes: None, shell: None })
+    Ok(Summary {
+        bytes_used,
+        bytes_padded,
+        inodes: inodes.into(),
+        files: None,
+        unpacked_bytes: None,
+        shell: None,
+        startup: Vec::new(),
+    })
 }
 
 enum Copy {

@@ -117,6 +117,7 @@ impl Input {
         upper.permissions.iter().for_each(|permission| config.permissions.insert(permission));
         config.binds.extend(upper.binds);
         config.portal.extend(upper.portal.into_iter().filter(|name| !config.portal.contains(name)).collect::<Vec<_>>());
+        config.begin_with(upper.startup);
         config.boot = upper.boot.or(config.boot.take());
         config.remote = upper.remote.or(config.remote.take());
         config.desktop = upper.desktop.or(config.desktop.take());
@@ -239,7 +240,7 @@ impl Layer {
             Kind::Stored { image, index } => stored::copy(&image, index, out, offset, progress),
             Kind::Merged { path, layers } => {
                 let writer = Writer::new(out, offset, &options.squashfs)?;
-                squash::pack(&path, &layers, writer, options, progress)
+                squash::pack(&path, &layers, false, writer, options, progress)
             }
             Kind::Squashfs { path, start } => existing::copy(&path, start, out, offset, progress),
         }

@@ -5,14 +5,14 @@
 
 mod appimage;
 mod container;
-mod contents;
-mod directory;
+pub(crate) mod contents;
+pub(crate) mod directory;
 mod error;
 mod existing;
 mod growth;
 mod input;
 mod source;
-mod squash;
+pub(crate) mod squash;
 mod startup;
 mod stored;
 mod tar;
@@ -84,7 +84,7 @@ impl Default for Options {
 }
 
 /// What was packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// Bytes of the squashfs, as its superblock says.
     pub bytes_used: u64,
@@ -99,18 +99,28 @@ pub struct Summary {
     pub unpacked_bytes: Option<u64>,
     /// Whether there is a shell that an image without a boot command could start; unknown for a squashfs.
     pub shell: Option<bool>,
+    /// The files of the start-up set, as a start opens them: relative to the root, links not replaced.
+    pub startup: Vec<Vec<u8>>,
 }
 
 impl From<write::Summary> for Summary {
     fn from(written: write::Summary) -> Self {
         let write::Summary { bytes_used, bytes_padded, inodes, files, unpacked_bytes } = written;
         let inodes = u64::from(inodes);
-        Self { bytes_used, bytes_padded, inodes, files: Some(files), unpacked_bytes: Some(unpacked_bytes), shell: None }
+        Self {
+            bytes_used,
+            bytes_padded,
+            inodes,
+            files: Some(files),
+            unpacked_bytes: Some(unpacked_bytes),
+            shell: None,
+            startup: Vec::new(),
+        }
     }
 }
 
 /// Seconds since the epoch as squashfs holds them: before 1970 is 0, after 2106 is the last second it knows.
-fn clamp_time(seconds: i64) -> u32 {
+pub(crate) fn clamp_time(seconds: i64) -> u32 {
     u32::try_from(seconds.max(0)).unwrap_or(u32::MAX)
 }
 

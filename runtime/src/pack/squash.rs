@@ -1,27 +1,49 @@
-//! Several squashfs layers become one: what an overlay of them shows, without what higher ones cover.
+//! Several squashfs layers become one: what an overlay of them shows, without what higher ones cover. Where others stay
+//! below them, it also covers what they cover.
 
 use super::contents::{Contents, Pending, Planned};
 use super::{Error, Options, Progress, Summary};
 use crate::extract;
 use crate::extract::attributes::is_overlays_own;
 use crate::extract::content::Shared;
-use crate::extract::merge::{Layers, Node, Part, contradiction, damaged, joined};
-use crate::squashfs::write::{ContentWriter, Kind as New, Metadata, NodeId, Tree, Writer};
+use crate::extract::merge::{Layers, Node, OPAQUE, Part, contradiction, damaged, joined};
+use crate::squashfs::write::{ContentWriter, Kind as New, Metadata, NodeId, Tree, Writer, Xattr};
 use crate::squashfs::{Archive, Block, Inode, InodeRef, Kind, device_parts};
 use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Packs the merged `layers`, bottom first, of the source called `path`.
+/// Packs the merged `layers`, bottom first, of the source called `path`. With `whiteouts`, the result keeps covering what
+/// is below them.
 pub fn pack(
     path: &Path,
     layers: &[Archive],
+    whiteouts: bool,
     writer: Writer,
     options: &Options,
     progress: &mut dyn Progress,
 ) -> Result<Summary, Error> {
-    let merged = Merged { path, layers: Layers { archives: layers, whiteouts: false }, shared: Shared::default() };
+    let merged = Merged { path, layers: Layers { archives: layers, whiteouts }, shared: Shared::default() };
     merged.plan()?.pack(&merged, writer, options, progress)
+}
+
+/// What a directory covers of layers that stay below.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Covers {
+    /// Everything.
+    pub opaque: bool,
+    /// The names of its whiteouts.
+    pub whiteouts: bool,
+}
+
+impl Covers {
+    /// The attributes that say so to overlayfs. The kernel looks for whiteouts in a directory with nothing below it only
+    /// where it has noted an origin, be it unknown (`ovl_get_inode`, fs/overlayfs/inode.c).
+    pub(crate) fn marks(self) -> impl Iterator<Item = Xattr> {
+        let opaque = self.opaque.then(|| (OPAQUE[0].into(), b"y"[..].into()));
+        let origin = self.whiteouts.then(|| (b"user.overlay.origin"[..].into(), b""[..].into()));
+        opaque.into_iter().chain(origin)
+    }
 }
 
 struct Merged<'a> {
@@ -54,8 +76,10 @@ impl Merged<'_> {
         let mut planned = Planned::new();
         // Each directory of a layer belongs to one place, so a second visit is a loop.
         let (mut entered, mut links) = (HashSet::new(), HashMap::new());
-        let mut stack = vec![(Tree::ROOT, Vec::new(), self.layers.root().map_err(self.failed())?)];
-        while let Some((id, path, parts)) = stack.pop() {
+        let (parts, closed) = self.layers.root_closed().map_err(self.failed())?;
+        let mut stack = vec![(Tree::ROOT, Vec::new(), parts, closed)];
+        while let Some((id, path, parts, closed)) = stack.pop() {
+            let mut covers = Covers { opaque: closed && self.layers.whiteouts, whiteouts: false };
             for part in &parts {
                 if !entered.insert((part.layer, part.at)) {
                     let twice = contradiction(part.layer, &path, "the directory has two places in the tree");
@@ -65,19 +89,23 @@ impl Merged<'_> {
             for (name, node) in self.layers.children(&path, &parts).map_err(self.failed())? {
                 let path = joined(&path, &name);
                 match node {
-                    Node::Directory(parts) => {
+                    Node::Directory { parts, closed } => {
                         // There is a first part, or it would be no directory.
                         let Some(top) = parts.first() else { continue };
                         let child = self.add(&mut planned, id, &name, &path, top, New::Directory)?;
-                        stack.push((child, path, parts));
+                        stack.push((child, path, parts, closed));
+                    }
+                    Node::Whiteout(_) => {
+                        covers.whiteouts = true;
+                        let device = New::CharDevice { major: 0, minor: 0 };
+                        let added = planned.tree.add(id, &name, Metadata::default(), device);
+                        added.map_err(self.unstorable(&path))?;
                     }
                     Node::Leaf(part) => self.leaf(&mut planned, &mut links, id, &name, &path, part)?,
                 }
             }
-            if id == Tree::ROOT
-                && let Some(top) = parts.first()
-            {
-                self.describe(&mut planned.tree, id, &path, top)?;
+            if let Some(top) = parts.first().filter(|_| id == Tree::ROOT || covers != Covers::default()) {
+                self.describe(&mut planned.tree, id, &path, top, covers)?;
             }
         }
         Ok(planned)
@@ -133,14 +161,15 @@ impl Merged<'_> {
     ) -> Result<NodeId, Error> {
         let added = planned.tree.add(parent, name, metadata(&part.inode), kind);
         let id = added.map_err(self.unstorable(path))?;
-        self.describe(&mut planned.tree, id, path, part)?;
+        self.describe(&mut planned.tree, id, path, part, Covers::default())?;
         Ok(id)
     }
 
-    fn describe(&self, tree: &mut Tree, id: NodeId, path: &[u8], part: &Part) -> Result<(), Error> {
+    fn describe(&self, tree: &mut Tree, id: NodeId, path: &[u8], part: &Part, covers: Covers) -> Result<(), Error> {
         let attributes = self.layers.archives[part.layer].xattrs(&part.inode).map_err(damaged(part.layer, path));
         let attributes = attributes.map_err(self.failed())?.into_iter().filter(|(name, _)| !is_overlays_own(name));
-        tree.set_xattrs(id, attributes.map(|(name, value)| (name.into(), value.into())).collect());
+        let attributes = attributes.map(|(name, value)| (name.into(), value.into()));
+        tree.set_xattrs(id, attributes.chain(covers.marks()).collect());
         tree.set_metadata(id, metadata(&part.inode)).map_err(self.unstorable(path))
     }
 

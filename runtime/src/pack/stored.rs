@@ -34,5 +34,13 @@ pub fn copy(
         progress.advance(bytes.len() as u64, 0);
     }
     let unpacked_bytes = Some(unpacked).filter(|&unpacked| unpacked > 0);
-    Ok(Summary { bytes_used: size, bytes_padded: size, inodes, files: None, unpacked_bytes, shell: None })
+    Ok(Summary {
+        bytes_used: size,
+        bytes_padded: size,
+        inodes,
+        files: None,
+        unpacked_bytes,
+        shell: None,
+        startup: Vec::new(),
+    })
 }

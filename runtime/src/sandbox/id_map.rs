@@ -68,6 +68,12 @@ impl IdMap {
     }
 }
 
+/// The number behind the last ID of a namespace, whose IDs begin with 0 and have no gap.
+#[must_use]
+pub fn end(ranges: &[Range]) -> u32 {
+    ranges.iter().map(|range| range.inside.saturating_add(range.count)).max().unwrap_or_default()
+}
+
 fn lines(ranges: &[Range]) -> String {
     ranges.iter().map(|Range { inside, outside, count }| format!("{inside} {outside} {count}\n")).collect()
 }

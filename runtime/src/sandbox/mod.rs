@@ -4,6 +4,7 @@ pub mod account;
 pub mod apply;
 pub(crate) mod bpf;
 pub mod id_map;
+pub mod inside;
 pub mod plan;
 pub mod points;
 pub mod seccomp;

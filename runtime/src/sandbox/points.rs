@@ -15,7 +15,7 @@ use nix::sys::stat::{SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// File in the data directory that lists them, each with a NUL behind it.
-const FILE: &str = "mount-points";
+pub(crate) const FILE: &str = "mount-points";
 
 /// Where mount points are written down. Only what is made below the root's own file system is; the rest ends with the
 /// instance.
@@ -126,8 +126,27 @@ pub fn sweep(data: &Path, root: &Path) -> io::Result<()> {
     file.set_len(0)
 }
 
+/// What the list of a data directory names, relative to the root, in the order in which it was made.
+///
+/// # Errors
+/// When the list cannot be read.
+pub fn recorded(data: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut bytes = Vec::new();
+    match File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(data.join(FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?.read_to_end(&mut bytes)?,
+    };
+    let whole = bytes.split_inclusive(|&byte| byte == 0).filter_map(|entry| entry.strip_suffix(b"\0"));
+    Ok(whole.map(|path| inside(Path::new(std::ffi::OsStr::from_bytes(path)))).collect())
+}
+
+/// The path without anything that could lead out of the root.
+fn inside(path: &Path) -> PathBuf {
+    path.components().filter(|part| matches!(part, Component::Normal(_))).collect()
+}
+
 fn remove(root: &File, path: &Path) -> nix::Result<()> {
-    let inside: PathBuf = path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+    let inside = inside(path);
     let (Some(parent), Some(name)) = (inside.parent(), inside.file_name()) else { return Ok(()) };
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     let how = OpenHow::new()

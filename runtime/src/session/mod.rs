@@ -12,9 +12,12 @@
 //!     instances/ID/        one directory a live instance
 //!     ended/ID/            log and exit code of a detached instance that has ended
 //!     host.log             what the host daemon had to refuse
+//! RUNTIME/fim/ephemeral-PID-START/   in place of DATA, of a throw-away session
 //! ```
 
 pub mod directory;
+pub mod ephemeral;
+mod index;
 pub mod lock;
 pub mod log;
 pub mod pipe;

@@ -13,8 +13,8 @@ use crate::sys::process;
 
 /// First line of a record; changing what follows needs another number.
 const HEADER: &str = "fim-session 1";
-/// Longest record in bytes: a few numbers, one line for each of at most 400 layers, one path.
-const LIMIT: u64 = 64 * 1024;
+/// Longest record in bytes: a few numbers, one line with a path for each of at most 400 layers, one more path.
+const LIMIT: u64 = 8 << 20;
 
 /// A live session as its record tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
+use super::index::{self, Entry, Index};
 use super::{Error, lock, log, pipe};
 use crate::sys::process;
 
@@ -118,6 +119,12 @@ impl Registry {
         Self { session: session.to_owned() }
     }
 
+    /// The session directory.
+    #[must_use]
+    pub fn session(&self) -> &Path {
+        &self.session
+    }
+
     /// Whether anything is left of the session.
     #[must_use]
     pub fn exists(&self) -> bool {
@@ -143,25 +150,7 @@ impl Registry {
     pub fn create(&self, _starting: &lock::Held) -> Result<(), Error> {
         let path = self.instances();
         DirBuilder::new().mode(0o700).create(&path).map_err(Error::io("make the directory", &path))?;
-        self.write_next(0)
-    }
-
-    fn write_next(&self, next: u64) -> Result<(), Error> {
-        let path = self.session.join("next");
-        // Readers and writers hold the start lock. The bytes are written by one system call on a private file, and a
-        // longer number never becomes shorter, so that a writer that dies leaves the old or the new number.
-        let write = || -> io::Result<()> {
-            use std::os::unix::fs::FileExt;
-            let file = File::options().write(true).create(true).truncate(false).open(&path)?;
-            file.write_all_at(format!("{next:020}").as_bytes(), 0)
-        };
-        write().map_err(Error::io("write the next instance ID to", &path))
-    }
-
-    fn read_next(&self) -> Result<u64, Error> {
-        let path = self.session.join("next");
-        let text = fs::read_to_string(&path).map_err(Error::io("read the next instance ID from", &path))?;
-        text.parse().map_err(|_| Error::Record { path, reason: "the next instance ID is no number" })
+        index::create(&self.session).map_err(Error::io("make the index", self.session.join(index::FILE)))
     }
 
     /// Registers the calling process as the next instance, whose guest may run the host commands in `portal`. The number
@@ -177,9 +166,10 @@ impl Registry {
         command: Vec<u8>,
         portal: &[String],
     ) -> Result<Instance, Error> {
-        let id = self.read_next()?;
-        self.write_next(id + 1)?;
-        let pid = nix::unistd::getpid();
+        let entry = Entry::own().map_err(Error::io("look at", "this process"))?;
+        let index = self.session.join(index::FILE);
+        let id = index::append(&self.session, entry).map_err(Error::io("write the next instance ID to", index))?;
+        let pid = entry.pid;
         let directory = self.directory(id);
         let started = process::start_time(pid)
             .ok_or_else(|| Error::io("read", format!("/proc/{pid}/stat"))(io::Error::from(io::ErrorKind::NotFound)))?;
@@ -264,7 +254,7 @@ impl Registry {
         for name in ["instances", ENDED] {
             let _ = fs::remove_dir_all(self.session.join(name));
         }
-        for name in ["next", "alive", "host.fifo", "host.log"] {
+        for name in [index::FILE, "alive", "host.fifo", "host.log"] {
             let _ = fs::remove_file(self.session.join(name));
         }
         for name in ["layers", "root"] {
@@ -294,6 +284,22 @@ impl Registry {
     pub fn instance(&self, id: u64) -> Option<Instance> {
         let bytes = read_record(&self.directory(id).join("record")).ok()?;
         Instance::decode(id, &bytes).filter(Instance::is_alive)
+    }
+
+    /// ID and process of every live instance in ID order, without what else is known of them.
+    ///
+    /// # Errors
+    /// As [`Registry::ids`].
+    pub fn pids(&self) -> Result<Vec<(u64, Pid)>, Error> {
+        let index = Index::open(&self.session);
+        let pid = |id| {
+            let known = index.as_ref().and_then(|index| index.entry(id));
+            match known.and_then(|entry| Some((entry.pid, entry.is_alive()?))) {
+                Some((pid, alive)) => alive.then_some(pid),
+                None => self.instance(id).map(|instance| instance.pid),
+            }
+        };
+        Ok(self.ids()?.into_iter().filter_map(|id| Some((id, pid(id)?))).collect())
     }
 
     /// Every live instance in ID order.
@@ -353,6 +359,11 @@ mod tests {
         registry.remove(3).unwrap();
         let ids: Vec<u64> = registry.live().unwrap().iter().map(|instance| instance.id).collect();
         assert_eq!(ids, [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11]);
+        let own = nix::unistd::getpid();
+        assert_eq!(registry.pids().unwrap(), ids.iter().map(|id| (*id, own)).collect::<Vec<_>>());
+        // Without the index, the records tell.
+        fs::remove_file(registry.session.join(index::FILE)).unwrap();
+        assert_eq!(registry.pids().unwrap().len(), ids.len());
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub use data::{Block, FileLayout, Stored};
 pub use dir::{DirEntry, Listing};
 pub use error::{Error, Table};
 pub use inode::{FileKind, Inode, Kind, device_parts};
-pub use superblock::{Compressor, SUPERBLOCK_SIZE, Superblock, flags};
+pub use superblock::{Compressor, MAGIC, SUPERBLOCK_SIZE, Superblock, flags};
 pub use xattr::Xattr;
 
 /// Files whose block positions are kept; each takes 96 KiB at most, and only files of more than 256 blocks are.

@@ -11,8 +11,8 @@ use super::error::{Error, Table};
 /// Size of the superblock in bytes.
 pub const SUPERBLOCK_SIZE: usize = 96;
 
-/// `hsqs`, the first four bytes.
-const MAGIC: u32 = 0x7371_7368;
+/// `hsqs`, the first four bytes, little-endian.
+pub const MAGIC: u32 = 0x7371_7368;
 
 /// A table start that says there is no such table.
 const ABSENT: u64 = u64::MAX;

@@ -40,6 +40,15 @@ pub fn close_all_but(keep: &[RawFd]) -> nix::Result<()> {
     close_range(first, u32::MAX, 0)
 }
 
+/// Gives the calling thread a table of descriptors of its own, without any descriptor in it. Only for a thread that
+/// has been given no handle to a descriptor.
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.9.
+pub fn own_empty_table() -> nix::Result<()> {
+    close_range(0, u32::MAX, libc::CLOSE_RANGE_UNSHARE)
+}
+
 /// Takes over a descriptor number handed on by an earlier stage of the program.
 ///
 /// # Errors

@@ -123,6 +123,17 @@ pub fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// A number that names the process of a pidfd until the next boot and is never given to another: the inode of its
+/// pidfd. `None` before Linux 6.9, where all pidfds share one.
+#[must_use]
+pub fn pidfd_unique(pidfd: impl AsFd) -> Option<u64> {
+    /// `PID_FS_MAGIC` of magic.h.
+    const PIDFS: libc::c_long = 0x5049_4446;
+    let kind = nix::sys::statfs::fstatfs(&pidfd).ok()?.filesystem_type().0;
+    let inode = nix::sys::stat::fstat(pidfd).ok()?.st_ino;
+    (kind == PIDFS).then_some(inode)
+}
+
 /// pidfd_send_signal(2).
 ///
 /// # Errors
@@ -182,6 +193,14 @@ pub fn start_time(pid: Pid) -> Option<u64> {
 pub fn children(pid: Pid) -> Vec<Pid> {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     children.split_whitespace().filter_map(|word| word.parse().ok()).map(Pid::from_raw).collect()
+}
+
+/// How many processors the calling thread may run on. The standard library would also read the quota of the control
+/// group from several files.
+#[must_use]
+pub fn processors() -> usize {
+    let set = nix::sched::sched_getaffinity(Pid::from_raw(0));
+    set.map_or(1, |set| (0..nix::sched::CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).count())
 }
 
 /// Sets the file creation mask and returns the one before.

@@ -1,5 +1,6 @@
 //! The commands of an image: the one definition that dispatch, help, man pages and completions are made from.
 
+mod layers;
 mod settings;
 
 use std::ffi::{OsStr, OsString};
@@ -89,6 +90,7 @@ pub const COMMANDS: &[Spec] = &[
     settings::NOTIFY,
     settings::CASEFOLD,
     settings::REMOTE,
+    layers::LAYER,
     Spec {
         name: "instance",
         summary: "Manage running instances",

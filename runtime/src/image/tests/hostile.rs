@@ -157,9 +157,9 @@ fn newer_versions_ask_for_a_newer_program() {
     assert!(with(2, 2).unwrap_err().to_string().ends_with("this one reads up to 1: use a newer fim"));
     assert_eq!(with(2, 1).unwrap().unwrap().config, contents.config);
     let mut bytes = bytes.clone();
-    with_body(&mut bytes, &contents, 2, b"what a newer fim wrote");
+    with_body(&mut bytes, &contents, CONFIG_VERSION + 1, b"what a newer fim wrote");
     let error = read_format(bytes).unwrap_err();
-    assert!(matches!(error, FormatError::NewerConfig { slot: SlotName::A, version: 2, known: 1 }));
+    assert!(matches!(error, FormatError::NewerConfig { slot: SlotName::A, version: 3, known: 2 }));
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn forged_bodies_never_panic_and_never_allocate_much() {
     let valid = body::encode(&contents.config).unwrap();
     let read_body = |body: &[u8]| {
         let mut bytes = bytes.clone();
-        with_body(&mut bytes, &contents, 1, body);
+        with_body(&mut bytes, &contents, CONFIG_VERSION, body);
         read_format(bytes)
     };
     assert!(read_body(&valid).is_ok());
@@ -205,13 +205,13 @@ fn forged_bodies_never_panic_and_never_allocate_much() {
     for at in 0..valid.len() {
         let mut body = valid.clone();
         body.splice(at..=at, [0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
-        assert!(at > 0 || body::decode(1, &body).is_err(), "the length of the name");
+        assert!(at > 0 || body::decode(CONFIG_VERSION, &body).is_err(), "the length of the name");
         // Elsewhere the bytes may be text; what counts is that this returns.
-        let _ = body::decode(1, &body);
+        let _ = body::decode(CONFIG_VERSION, &body);
         for flip in 1..=255 {
             let mut body = valid.clone();
             body[at] ^= flip;
-            let _ = body::decode(1, &body);
+            let _ = body::decode(CONFIG_VERSION, &body);
         }
     }
     assert!(body::decode(7, &valid).unwrap_err().contains("never existed"));

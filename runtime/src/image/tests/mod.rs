@@ -50,6 +50,7 @@ pub fn config() -> Config {
         desktop: Some("{}".to_owned()),
         icon: Some(Icon { extension: "png".to_owned(), layer: 1 }),
         portal: vec!["xdg-open".to_owned()],
+        startup: vec![b"lib/ld.so".to_vec()],
         layers: Vec::new(),
     }
 }

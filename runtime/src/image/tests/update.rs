@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::update::next_slot;
 use super::*;
+use crate::source::ByteSource;
 
 fn set_name(path: &Path, name: &str) -> Result<(), Error> {
     update(path, |config| {
@@ -27,6 +28,30 @@ fn a_change_is_seen_and_alternates_the_slots() {
         assert_eq!((image.generation, image.slot, image.slot_fault), (generation, slot, None));
         assert_eq!(image.config.name, format!("name {generation}"));
     }
+}
+
+#[test]
+fn an_image_of_an_older_config_version_is_read_and_upgraded_by_the_next_change() {
+    let (_directory, path) = image();
+    let contents = read(&bytes_of(&path)).unwrap().unwrap();
+    let newest = body::encode(&contents.config).unwrap();
+    // Version 1 ends before the start-up set.
+    let body = &newest[..newest.len() - 11];
+    let slot = slot::encode(contents.generation, 1, body, 4096).unwrap();
+    let file = File::options().write(true).open(&path).unwrap();
+    for offset in contents.superblock.slots {
+        file.write_all_at(&slot, offset).unwrap();
+    }
+    drop(file);
+    let old = open(&path);
+    assert!(old.config.startup.is_empty() && old.config.name == contents.config.name && old.slot_fault.is_none());
+    set_name(&path, "new").unwrap();
+    let new = open(&path);
+    assert_eq!((new.config.name.as_str(), new.generation), ("new", old.generation + 1));
+    assert_eq!(new.config, Config { name: "new".to_owned(), ..old.config });
+    // Slot B has version 2, slot A still version 1: both can be read.
+    let versions = contents.superblock.slots.map(|offset| bytes_of(&path)[offset as usize + 20]);
+    assert_eq!(versions, [1, CONFIG_VERSION as u8]);
 }
 
 #[test]
@@ -99,7 +124,7 @@ fn a_slot_of_a_newer_version_is_never_overwritten() {
     let (_directory, path) = image();
     let mut contents = read(&bytes_of(&path)).unwrap().unwrap();
     let config = Config { layers: contents.config.layers.clone(), ..Config::default() };
-    contents.other_version = Some(2);
+    contents.other_version = Some(CONFIG_VERSION + 1);
     assert!(matches!(next_slot(&contents, &config), Err(FormatError::NewerConfig { slot: SlotName::B, .. })));
     contents.other_version = None;
     contents.superblock.version = 2;
@@ -212,4 +237,62 @@ fn a_layer_is_appended_and_garbage_of_an_interrupted_append_is_reclaimed() {
     let error = append_layer(&path, &mut std::io::empty(), FACTS).unwrap_err();
     assert!(chain(&error).contains("it has no bytes"));
     assert_eq!(open(&path).generation, 2);
+}
+
+#[test]
+fn an_append_that_fails_leaves_the_image_as_it_was() {
+    struct Breaks(usize);
+    impl Read for Breaks {
+        fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+            self.0 = self.0.checked_sub(1).ok_or(std::io::ErrorKind::StorageFull)?;
+            buf.fill(7);
+            Ok(buf.len())
+        }
+    }
+    let (_directory, path) = image();
+    let before = bytes_of(&path);
+    for pieces in [0, 1, 3] {
+        let error = append_layer(&path, &mut Breaks(pieces), FACTS).unwrap_err();
+        assert!(matches!(error, Error::Source { .. }), "{error}");
+        assert!(bytes_of(&path) == before, "after {pieces} pieces");
+    }
+}
+
+#[test]
+fn a_layer_is_removed_while_others_go_on_reading_it() {
+    let (directory, path) = image();
+    let plain = bytes_of(&path);
+    append_layer(&path, &mut &noise(7, 70_000)[..], FACTS).unwrap();
+    let running = open(&path);
+    let removed = remove_layer(&path, |_| Ok::<_, Error>(2)).unwrap();
+    assert_eq!(removed, running.config.layers[2]);
+    let image = open(&path);
+    assert_eq!((image.generation, image.config.layers.len(), image.file_len), (3, 2, plain.len() as u64));
+    assert_eq!(image.config, read(&plain).unwrap().unwrap().config);
+    let mut bytes = vec![0; 70_000];
+    running.layer_source(2).unwrap().read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes == noise(7, 70_000), "who has the old image open reads something else");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no copy stays behind");
+}
+
+#[test]
+fn the_place_of_a_layer_below_others_becomes_a_hole() {
+    let (_directory, path) = image();
+    let before = open(&path);
+    remove_layer(&path, |_| Ok::<_, Error>(0)).unwrap();
+    let image = open(&path);
+    assert_eq!(image.config.layers, before.config.layers[1..]);
+    assert_eq!(image.config.icon.as_ref().map(|icon| icon.layer), Some(0), "the icon is another entry now");
+    assert!(verify(&image, &mut |_, _| {}).unwrap().is_sound());
+    let (from, to) = (before.config.layers[0].offset as usize, before.config.layers[0].end() as usize);
+    assert!(bytes_of(&path)[from..to].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn what_cannot_be_removed_changes_nothing() {
+    let (_directory, path) = image();
+    let before = bytes_of(&path);
+    assert!(chain(&remove_layer(&path, |_| Ok::<_, Error>(2)).unwrap_err()).contains("no such entry"));
+    assert!(remove_layer(&path, |_| Err::<usize, _>(Error::NoPayload { path: PathBuf::new() })).is_err());
+    assert!(bytes_of(&path) == before);
 }

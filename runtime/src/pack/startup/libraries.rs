@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::elf::{Machine, Program};
-use super::view::{View, file, joined, resolve};
+use super::view::{File, View, file, joined, resolve};
 
 /// Longest configuration file that is read, in bytes.
 const CONF_MAX: usize = 64 << 10;
@@ -15,7 +15,7 @@ pub(super) fn configured(view: &dyn View) -> Vec<Vec<u8>> {
     let (mut directories, mut seen) = (Vec::new(), HashSet::new());
     let mut waiting = vec![b"etc/ld.so.conf".to_vec()];
     while let Some(path) = waiting.pop() {
-        let Some((path, _)) = file(view, &path).filter(|_| seen.len() < CONFS_MAX) else { continue };
+        let Some(File { path, .. }) = file(view, &path).filter(|_| seen.len() < CONFS_MAX) else { continue };
         if !seen.insert(path.clone()) {
             continue;
         }

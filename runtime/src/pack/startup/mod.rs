@@ -16,7 +16,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use view::{file, joined};
+use view::{File, file, joined};
 
 /// Bytes that the set may add to any archive; to a large one it may add 3 %.
 const BUDGET_MIN: u64 = 3 << 20;
@@ -48,6 +48,15 @@ pub(super) fn budget(stored: u64) -> u64 {
     (stored / RATIO_MAX / 100 * 3).max(BUDGET_MIN)
 }
 
+/// A file of the start-up set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct First {
+    /// Where it is, without links on the way.
+    pub path: PathBuf,
+    /// The path a start opens, relative to the root.
+    pub opened: Vec<u8>,
+}
+
 /// The files of the start-up set, most important first, whose growth fits into `budget` bytes. `growth` estimates
 /// by how many bytes the archive grows when the file at a path, of this size, is not compressed.
 pub(super) fn find(
@@ -55,25 +64,25 @@ pub(super) fn find(
     startup: &Startup,
     budget: u64,
     growth: &mut dyn FnMut(&[u8], u64) -> u64,
-) -> Vec<PathBuf> {
+) -> Vec<First> {
     let mut search =
         Search { view, startup, configured: libraries::configured(view), files: Vec::new(), seen: HashSet::new() };
     for path in SETTINGS {
-        if let Some((path, size)) = file(view, path).filter(|(_, size)| *size <= SETTING_MAX) {
-            search.note(path, size);
+        if let Some(file) = file(view, path).filter(|file| file.size <= SETTING_MAX) {
+            search.note(file);
         }
     }
     let command = startup.command.as_ref().and_then(|command| search.program(command));
-    for (path, size) in command.into_iter().chain(SHELLS.iter().filter_map(|shell| file(view, shell))) {
-        search.start(path, size);
+    for program in command.into_iter().chain(SHELLS.iter().filter_map(|shell| file(view, shell))) {
+        search.start(program);
     }
     let mut left = budget;
     let mut chosen = Vec::new();
-    for (path, size) in search.files {
+    for File { path, opened, size } in search.files {
         let cost = growth(&path, size);
         if let Some(rest) = left.checked_sub(cost) {
             left = rest;
-            chosen.push(PathBuf::from(OsString::from_vec(path)));
+            chosen.push(First { path: PathBuf::from(OsString::from_vec(path)), opened });
         }
     }
     chosen
@@ -88,23 +97,22 @@ struct Search<'a> {
     view: &'a dyn View,
     startup: &'a Startup,
     configured: Vec<Vec<u8>>,
-    /// Path and size.
-    files: Vec<(Vec<u8>, u64)>,
+    files: Vec<File>,
     seen: HashSet<Vec<u8>>,
 }
 
 impl Search<'_> {
     /// Adds a file; false when it is known already or there are too many.
-    fn note(&mut self, path: Vec<u8>, size: u64) -> bool {
-        let new = self.files.len() < FILES_MAX && self.seen.insert(path.clone());
+    fn note(&mut self, file: File) -> bool {
+        let new = self.files.len() < FILES_MAX && self.seen.insert(file.path.clone());
         if new {
-            self.files.push((path, size));
+            self.files.push(file);
         }
         new
     }
 
     /// The file that `name` starts.
-    fn program(&self, name: &[u8]) -> Option<(Vec<u8>, u64)> {
+    fn program(&self, name: &[u8]) -> Option<File> {
         if name.contains(&b'/') {
             return file(self.view, name);
         }
@@ -113,22 +121,21 @@ impl Search<'_> {
 
     /// Adds everything that a start of the program at `path` reads: what a script is for, then the interpreter,
     /// the libraries in the order in which they are loaded, and last the program, of which a start reads a part only.
-    fn start(&mut self, path: Vec<u8>, size: u64) {
-        if self.seen.contains(&path) {
+    fn start(&mut self, started: File) {
+        if self.seen.contains(&started.path) {
             return;
         }
-        let programs = self.script(&path);
-        let (view, whole) = (self.view, path.clone());
-        if let Some(program) = elf::parse(&move |offset, len| view.read(&whole, offset, len)) {
+        let programs = self.script(&started.path);
+        if let Some(program) = elf::parse(&|offset, len| self.view.read(&started.path, offset, len)) {
             let interpreter = program.interpreter.as_ref().and_then(|path| file(self.view, path));
-            if let Some((path, size)) = interpreter {
-                self.note(path, size);
+            if let Some(interpreter) = interpreter {
+                self.note(interpreter);
             }
-            self.libraries(&path, program);
+            self.libraries(&started.path, program);
         }
-        if self.note(path, size) {
-            for (path, size) in programs {
-                self.start(path, size);
+        if self.note(started) {
+            for program in programs {
+                self.start(program);
             }
         }
     }
@@ -146,23 +153,24 @@ impl Search<'_> {
                 } else {
                     directories.iter().find_map(|directory| self.library(&joined(directory, name), machine))
                 };
-                if let Some((path, size, library)) = found
-                    && self.note(path.clone(), size)
-                {
-                    waiting.push_back((path, library));
+                if let Some((file, library)) = found {
+                    let path = file.path.clone();
+                    if self.note(file) {
+                        waiting.push_back((path, library));
+                    }
                 }
             }
         }
     }
 
-    fn library(&self, path: &[u8], machine: elf::Machine) -> Option<(Vec<u8>, u64, elf::Program)> {
-        let (path, size) = file(self.view, path)?;
-        let program = elf::parse(&|offset, len| self.view.read(&path, offset, len))?;
-        (program.machine == machine).then_some((path, size, program))
+    fn library(&self, path: &[u8], machine: elf::Machine) -> Option<(File, elf::Program)> {
+        let file = file(self.view, path)?;
+        let program = elf::parse(&|offset, len| self.view.read(&file.path, offset, len))?;
+        (program.machine == machine).then_some((file, program))
     }
 
     /// The programs that run a script: its interpreter, and what env(1) then looks up.
-    fn script(&self, path: &[u8]) -> Vec<(Vec<u8>, u64)> {
+    fn script(&self, path: &[u8]) -> Vec<File> {
         let start = self.view.read(path, 0, SCRIPT_LINE).unwrap_or_default();
         let Some(line) = start.strip_prefix(b"#!") else { return Vec::new() };
         let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();

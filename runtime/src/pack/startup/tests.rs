@@ -33,7 +33,7 @@ impl Table {
     fn found(&self, command: &str, budget: u64) -> Vec<String> {
         let startup = Startup { command: Some(command.into()), path: vec![b"/opt/bin".into(), b"/usr/bin".into()] };
         let found = find(self, &startup, budget, &mut |_, size| size);
-        found.into_iter().map(|path| path.into_os_string().into_string().unwrap()).collect()
+        found.into_iter().map(|first| first.path.into_os_string().into_string().unwrap()).collect()
     }
 }
 

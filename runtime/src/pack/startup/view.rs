@@ -61,10 +61,24 @@ pub(in crate::pack) fn resolve(view: &dyn Names, path: &[u8]) -> Option<(Vec<u8>
     Some((real, entry))
 }
 
-/// The regular file that `path` leads to, and its size.
-pub(super) fn file(view: &dyn View, path: &[u8]) -> Option<(Vec<u8>, u64)> {
+/// A regular file.
+#[derive(Debug)]
+pub(super) struct File {
+    /// Its path without links.
+    pub path: Vec<u8>,
+    /// The path that led to it, relative to the root.
+    pub opened: Vec<u8>,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// The regular file that `path` leads to.
+pub(super) fn file(view: &dyn View, path: &[u8]) -> Option<File> {
     match resolve(view, path)? {
-        (path, Entry::File(size)) => Some((path, size)),
+        (real, Entry::File(size)) => {
+            let opened = path.strip_prefix(b"/").unwrap_or(path).to_vec();
+            Some(File { path: real, opened, size })
+        }
         _ => None,
     }
 }

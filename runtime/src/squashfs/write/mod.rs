@@ -14,7 +14,7 @@ mod serialize;
 mod tree;
 
 pub use content::{Content, ContentWriter};
-pub use tree::{Kind, MAX_IDS, MAX_NAME, MAX_TARGET, Metadata, NodeId, Tree, TreeError, Xattrs};
+pub use tree::{Kind, MAX_IDS, MAX_NAME, MAX_TARGET, Metadata, NodeId, Tree, TreeError, Xattr, Xattrs};
 
 use compressor::Zstd;
 use content::Tails;

@@ -57,7 +57,10 @@ impl NodeId {
 }
 
 /// Extended attributes: full name (`user.x`) and value, in any order.
-pub type Xattrs = Vec<(Box<[u8]>, Box<[u8]>)>;
+pub type Xattrs = Vec<Xattr>;
+
+/// One extended attribute: full name and value.
+pub type Xattr = (Box<[u8]>, Box<[u8]>);
 
 /// What a node has besides its type.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -242,6 +245,13 @@ impl Tree {
             self.xattrs.push(xattrs);
             index
         };
+    }
+
+    /// The extended attributes, sorted by name.
+    #[must_use]
+    pub fn xattrs(&self, id: NodeId) -> &[Xattr] {
+        let set = self.nodes[id.index()].xattrs;
+        if set == inode::NONE { &[] } else { &self.xattrs[set as usize] }
     }
 
     /// Gives a regular file its content.

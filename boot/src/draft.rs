@@ -1,5 +1,6 @@
-//! The output while it is not complete.
+//! The file that a command makes, while it is not complete.
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -17,11 +18,21 @@ use crate::{Failure, Message};
 /// Longest part of the output's name that the draft's has too, in bytes; the whole must stay below 255.
 const NAME_PART: usize = 200;
 
+/// What the file is to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Use {
+    /// Its mode, before the caller's mask (umask(2)).
+    pub mode: u32,
+    /// What to do about another file that has its name.
+    pub fix: &'static str,
+}
+
 /// A file in the output's directory. It has no name, so that nothing is left of it however the program ends; on file
 /// systems without that (FAT, NFS) it has one of its own, which goes when the draft does.
-pub(super) struct Draft {
+pub(crate) struct Draft {
     pub file: File,
     output: PathBuf,
+    use_of: Use,
     /// Its name; the file has it from the beginning or on its way to replace another.
     path: PathBuf,
     named: bool,
@@ -29,12 +40,12 @@ pub(super) struct Draft {
 
 impl Draft {
     /// Begins the draft of `output`.
-    pub(super) fn create(output: &Path) -> Result<Self, Failure> {
+    pub(crate) fn create(output: &Path, use_of: Use) -> Result<Self, Failure> {
         let parent = parent(output);
         let nameless =
             File::options().read(true).write(true).custom_flags(nix::libc::O_TMPFILE).mode(0o600).open(parent);
         match nameless {
-            Ok(file) => Ok(Self { file, output: output.to_owned(), path: name(parent, output), named: false }),
+            Ok(file) => Ok(Self { file, output: output.to_owned(), use_of, path: name(parent, output), named: false }),
             // EISDIR and ENOENT are answers of kernels and file systems that do not know O_TMPFILE.
             Err(error)
                 if matches!(
@@ -42,28 +53,28 @@ impl Draft {
                     Some(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOENT | Errno::ENOSYS)
                 ) =>
             {
-                Self::create_named(parent, output)
+                Self::create_named(parent, output, use_of)
             }
             Err(error) => Err(refused(parent, &error)),
         }
     }
 
-    fn create_named(parent: &Path, output: &Path) -> Result<Self, Failure> {
+    fn create_named(parent: &Path, output: &Path, use_of: Use) -> Result<Self, Failure> {
         let path = name(parent, output);
         let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(|error| refused(parent, &error))?;
-        Ok(Self { file, output: output.to_owned(), path, named: true })
+        Ok(Self { file, output: output.to_owned(), use_of, path, named: true })
     }
 
     /// A file beside `output` that never gets a name: room for what is needed in between.
-    pub(super) fn scratch(output: &Path) -> Result<File, Failure> {
-        let draft = Self::create(output)?;
+    pub(crate) fn scratch(output: &Path) -> Result<File, Failure> {
+        let draft = Self::create(output, Use { mode: 0o600, fix: "" })?;
         draft.file.try_clone().map_err(|error| refused(parent(output), &error))
     }
 
     /// Gives the complete file its name. With `replace`, what has the name gives way in one step.
-    pub(super) fn complete(mut self, replace: bool) -> Result<(), Failure> {
-        self.file.set_permissions(Permissions::from_mode(0o777 & !umask()?))?;
+    pub(crate) fn complete(mut self, replace: bool) -> Result<(), Failure> {
+        self.file.set_permissions(Permissions::from_mode(self.use_of.mode & !umask()?))?;
         self.file.sync_all().map_err(|error| self.incomplete(&error))?;
         if !self.named {
             if !replace {
@@ -85,11 +96,8 @@ impl Draft {
     }
 
     fn incomplete(&self, error: &io::Error) -> Failure {
-        let hint = if error.kind() == io::ErrorKind::AlreadyExists {
-            "; it was made meanwhile: give another --output, or --force to replace it"
-        } else {
-            ""
-        };
+        let exists = error.kind() == io::ErrorKind::AlreadyExists;
+        let hint = if exists { format!("; it was made meanwhile: {}", self.use_of.fix) } else { String::new() };
         Message::boxed(format!("cannot complete {}: {error}{hint}", self.output.display()))
     }
 }
@@ -101,6 +109,19 @@ impl Drop for Draft {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Whether the file system is full, or the caller has used up what it may use of it.
+pub(crate) fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// The directory of `output`.
@@ -147,9 +168,11 @@ mod tests {
     use super::*;
     use std::io::Write;
 
+    const USE: Use = Use { mode: 0o777, fix: "give --force" };
+
     fn both(check: impl Fn(&dyn Fn(&Path) -> Draft)) {
-        check(&|output| Draft::create(output).unwrap());
-        check(&|output| Draft::create_named(output.parent().unwrap(), output).unwrap());
+        check(&|output| Draft::create(output, USE).unwrap());
+        check(&|output| Draft::create_named(output.parent().unwrap(), output, USE).unwrap());
     }
 
     fn names(directory: &Path) -> Vec<OsString> {
@@ -196,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_missing_is_named() {
-        let error = Draft::create(Path::new("/nonexistent/app")).err().unwrap().to_string();
+        let error = Draft::create(Path::new("/nonexistent/app"), USE).err().unwrap().to_string();
         assert!(error.contains("in /nonexistent: No such file"), "{error}");
     }
 }
