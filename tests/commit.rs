@@ -66,3 +66,105 @@ fn running_instances_are_named_and_refused() {
     assert_eq!(fs::metadata(world.image()).unwrap().len(), len);
     drop(running);
 }
+
+#[test]
+fn what_a_layer_cannot_hold_is_said() {
+    let world = changeable();
+    world.sh("mkdir /srv/x; touch /srv/x/file").run().succeeds();
+    let listener = std::os::unix::net::UnixListener::bind(world.upper("srv/x/s")).unwrap();
+    let outcome = world.app(&["fim-layer", "commit", "binary", "--level", "0"]).run().succeeds();
+    outcome.complains_of(&["fim: note: the socket /srv/x/s is not committed"]);
+    drop(listener);
+    assert_eq!(world.sh("ls /srv/x").prints(), "file");
+}
+
+#[test]
+fn texts_that_scripts_know() {
+    let world = World::new();
+    let commit = |words: &[&str]| world.app(&["fim-layer", "commit"]).args(words).args(["--level", "0"]);
+    world.sh("echo one > /etc/one").run().succeeds();
+    let printed = commit(&["binary"]).prints();
+    assert_eq!(
+        printed,
+        "Gathering files to compress...\nFilesystem created without errors\n\
+         Filesystem appended to binary without errors\nFinished erasing files"
+    );
+    world.sh("echo two > /etc/two").run().succeeds();
+    let saved = world.data().join("layers/layer-000.layer");
+    assert!(commit(&["layer"]).prints().contains(&format!("\nLayer saved to '{}'\n", saved.display())));
+    // What is committed to the image would lie below that one.
+    world.sh("echo three > /etc/three").run().succeeds();
+    commit(&["binary"]).fails_naming(&["1 layers outside", "layer-000.layer", "fim-layer add"]);
+    fs::rename(&saved, world.data().join("layers/layer-999.layer")).unwrap();
+    commit(&["layer"]).fails_naming(&["Maximum number of layers exceeded", "squash"]);
+    assert_eq!(world.sh("cat /etc/one /etc/two /etc/three").prints(), "one\ntwo\nthree");
+}
+
+#[test]
+fn a_layer_goes_to_a_file_of_another_file_system_and_over_nothing() {
+    let world = World::new();
+    world.sh("rm /usr/share/dir/one; echo x > /etc/made").run().succeeds();
+    let commit = |path: &str| world.app(&["fim-layer", "commit", "file", path, "--level", "0"]);
+    fs::write(world.path("taken"), "mine").unwrap();
+    commit("taken").fails_naming(&["Destination file already exists", "taken"]);
+    assert_eq!(fs::read(world.path("taken")).unwrap(), b"mine");
+    commit("no/such/place").fails_naming(&["no/such"]);
+    let inside = world.upper("etc/inside");
+    commit(inside.to_str().unwrap()).fails_naming(&["lies in the writable layer"]);
+    // What failed has changed nothing.
+    assert_eq!(world.sh("cat /etc/made; ls /usr/share/dir").prints(), "x\ndeep\ntwo");
+    world.wait_for_end();
+    let script = "mkdir there; mount -t tmpfs fim there; \"$IMAGE\" fim-layer commit file there/new.layer --level 0; \
+                  cp there/new.layer new.layer";
+    world.in_namespace(script).run().succeeds();
+    assert_eq!(upper_names(&world), [""; 0]);
+    assert_eq!(world.sh("ls /usr/share/dir; ls /etc/made 2>&1 | wc -l").prints(), "deep\none\ntwo\n1");
+    let with =
+        |script: &str| world.sh(script).env("FIM_LAYERS", world.path("new.layer")).env("FIM_DIR_DATA", world.path("d"));
+    assert_eq!(with("cat /etc/made; ls /usr/share/dir").prints(), "x\ndeep\ntwo");
+}
+
+#[test]
+fn a_full_disk_loses_nothing() {
+    let world = World::new();
+    // A layer of noise that does not fit; where the image lies is full, too.
+    let script = "mkdir small; mount -t tmpfs -o size=64M fim small; cp app.flatimage small/; cd small; \
+                  ./app.flatimage fim-exec sh -c 'dd if=/dev/urandom of=/noise bs=1M count=9 2>/dev/null; rm /etc/release'; \
+                  head -c 100M /dev/zero > fill 2>/dev/null; \
+                  for room in 0 4096 1M 4M; do \
+                      truncate -s -$room fill; \
+                      for where in binary layer 'file x.layer'; do \
+                          ./app.flatimage fim-layer commit $where --level 0 >/dev/null; echo $?; \
+                      done; \
+                  done; \
+                  ls -A .app.flatimage.data .app.flatimage.data/layers .; \
+                  ./app.flatimage fim-exec sh -c 'wc -c < /noise; ls /etc/release'; rm fill; \
+                  ./app.flatimage fim-layer commit layer --level 0 >/dev/null; echo $?; ls .app.flatimage.data/root | wc -l; \
+                  ./app.flatimage fim-exec sh -c 'wc -c < /noise'";
+    let outcome = world.in_namespace(script).run();
+    let text = outcome.text();
+    let (full, later) = text.split_once("9437184\n").unwrap_or_else(|| panic!("{outcome:?}"));
+    assert!(full.starts_with(&"125\n".repeat(12)), "{outcome:?}");
+    assert!(!full.contains("committed") && !full.contains(".layer") && !full.contains("part"), "{outcome:?}");
+    assert_eq!(later, "0\n0\n9437184", "{outcome:?}");
+    let complaints = outcome.stderr().lines().filter(|line| line.starts_with("fim: ")).count();
+    assert_eq!(complaints, 12, "each with one line: {outcome:?}");
+}
+
+#[test]
+fn a_start_waits_for_a_commit_and_sees_what_was_committed() {
+    let world = World::new();
+    world.sh("echo x > /etc/made").run().succeeds();
+    world.wait_for_end();
+    // The data directory is held as a commit holds it, until the start has said that it waits.
+    let lock = runtime::session::lock::wait(&world.data(), runtime::session::lock::SESSION).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(lock.file(), b"fim-command 1\n77\n", 0).unwrap();
+    let start = world.exec(&["cat", "/etc/made"]).spawn();
+    start.expect_complaint("waiting for the command (process 77)");
+    let other = world.exec(&["cat", "/etc/made"]).spawn();
+    other.expect_complaint("waiting for the command (process 77)");
+    drop(lock);
+    for waiting in [start, other] {
+        assert_eq!(waiting.wait().succeeds().text(), "x");
+    }
+}

@@ -175,6 +175,27 @@ t.close()'
 }
 
 #[test]
+fn layers_outside_of_the_image_are_extracted_too() {
+    let world = World::new();
+    for name in ["a", "b"] {
+        fs::create_dir_all(world.path("layer/etc")).unwrap();
+        fs::write(world.path("layer/etc/layer"), name).unwrap();
+        world.app(&["fim-layer", "create", "layer", &format!("{name}.layer")]).run().succeeds();
+    }
+    let script =
+        "export FIM_LAYERS=a.layer:b.layer; $IMAGE fim-exec cat /etc/layer; $IMAGE fim-exec --ephemeral cat /etc/layer";
+    let outcome = without_fuse(&world, script).run().succeeds().with_stdout("bb");
+    assert_eq!(outcome.stderr().matches("once").count(), 1, "{outcome:?}");
+    assert_eq!(cached(&world).len(), 6, "{:?}", cached(&world));
+    // A file that has changed is another layer, and what is none is not hidden.
+    fs::copy(world.path("a.layer"), world.path("b.layer")).unwrap();
+    without_fuse(&world, script).run().succeeds().with_stdout("aa");
+    fs::write(world.path("b.layer"), "junk").unwrap();
+    let outcome = without_fuse(&world, script).run().exits(125).with_stdout("");
+    outcome.complains_of(&["/b.layer", "too few"]);
+}
+
+#[test]
 fn processes_at_once_extract_once() {
     let world = large();
     let script = r#"

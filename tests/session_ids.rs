@@ -122,6 +122,41 @@ fn subordinate_ids_are_used_where_they_are_granted() {
 }
 
 #[test]
+fn a_commit_has_the_owners_that_the_guest_saw() {
+    if !is_root() {
+        // Nobody grants IDs to this caller; tests/commit.rs has what it sees.
+        return;
+    }
+    let world = harness::layers::changeable();
+    let user = Granted::new(&world);
+    let seen = || user.app(&["fim-root", "tree", "tree"]).run().succeeds().text();
+    for round in 501..506 {
+        user.app(&["fim-root", "tree", "churn", &round.to_string(), "120"]).run().succeeds();
+        // What only its owner may read, and a directory that nobody may enter.
+        let script = "echo s > /srv/secret; chmod 400 /srv/secret; chown 33:44 /srv/secret; mkdir -p /srv/closed; \
+                      touch /srv/closed/x; chown 55 /srv/closed; chmod 0 /srv/closed";
+        user.app(&["fim-root", "sh", "-c", &format!("mkdir -p /srv; {script}")]).run().succeeds();
+        let before = seen();
+        assert!(before.contains("/srv/secret 100400 33:44") && before.contains("/srv/closed 040000 55:"), "{before}");
+        user.app(&["fim-layer", "commit", "binary", "--level", "0"]).run().succeeds().quietly();
+        assert_eq!(harness::layers::upper_names(&world), [""; 0]);
+        assert!(!world.data().join("committed").exists());
+        harness::layers::assert_same(&before, &seen(), &format!("round {round}"));
+    }
+    let before = seen();
+    world.wait_for_end();
+    // The same for real root with all IDs, and for one who has a single one.
+    for name in ["every", "one"] {
+        let other = World::empty();
+        harness::world::copy(world.image(), other.image());
+        if name == "one" {
+            one_id(&other);
+        }
+        harness::layers::assert_same(&before, &harness::layers::seen(&other), name);
+    }
+}
+
+#[test]
 fn the_owners_of_the_image_are_real_with_subordinate_ids() {
     let world = owned();
     if !is_root() {

@@ -79,7 +79,7 @@ pub(crate) fn into(
 }
 
 /// The layers of the root file system, every byte of which is verified when it is read.
-fn layers(image: &Image) -> Result<Vec<Archive>, Failure> {
+pub(crate) fn layers(image: &Image) -> Result<Vec<Archive>, Failure> {
     let failed = |index: usize, error: &dyn std::error::Error| {
         let (cause, path) = (runtime::error::chain(error), image.path.display());
         Message::boxed(format!("cannot read layer {index} of {path}: {cause}; {}", verify_hint(&image.path)))
@@ -96,7 +96,7 @@ fn layers(image: &Image) -> Result<Vec<Archive>, Failure> {
 }
 
 /// Bytes of file contents to come; known for one layer that tells them.
-fn unpacked(image: &Image) -> Option<u64> {
+pub(crate) fn unpacked(image: &Image) -> Option<u64> {
     let mut layers = image.root_layers();
     let only = layers.next().filter(|_| layers.next().is_none())?;
     image.config.layers.get(only).map(|layer| layer.unpacked).filter(|bytes| *bytes > 0)

@@ -2,9 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+mod agreement;
 pub mod build;
 mod cache;
 pub mod cli;
+mod data;
 pub mod doctor;
 mod draft;
 pub mod extract;
@@ -13,6 +15,7 @@ pub mod instance;
 mod interrupt;
 pub mod launch;
 mod layer;
+pub mod oci;
 pub mod portal;
 mod progress;
 pub mod settings;

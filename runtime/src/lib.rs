@@ -1,11 +1,13 @@
 //! Vocabulary and mechanism of fim, without policy: system calls, image format, squashfs, FUSE, wire
 //! format, named pipes, sandbox, exit codes and errors.
 
+pub mod base;
 pub mod cache;
 pub mod commit;
 pub mod control;
 pub mod emulation;
 pub mod error;
+pub mod export;
 pub mod extract;
 pub mod fuse;
 pub mod host;

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from instances import instances_section
+from layers import layers
 from read import read
 from commands import exec_section, pipe_section
 from settings import settings
@@ -20,6 +21,7 @@ SECTIONS = {
     "pipe": pipe_section,
     "instances": instances_section,
     "settings": settings,
+    "layers": layers,
 }
 
 

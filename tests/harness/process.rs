@@ -157,6 +157,13 @@ impl Running {
         });
     }
 
+    /// Waits until stderr holds `text`.
+    #[track_caller]
+    pub fn expect_complaint(&self, text: &str) {
+        let stderr = self.stderr.as_ref().expect("stderr is collected");
+        stderr.wait(&format!("{text:?} of {}", self.shown), |bytes, _| position(bytes, text.as_bytes()));
+    }
+
     /// Waits for the next line of stdout.
     #[track_caller]
     pub fn line(&mut self) -> String {

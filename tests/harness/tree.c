@@ -300,10 +300,14 @@ static void change(void)
             perror("lchown");
         break;
     case 9:
-        pick(path, 0);
-        fresh(other);
-        if (!lstat(path, &found) && !S_ISDIR(found.st_mode) && link(path, other))
+        /* A new file: the kernel shows two names of one that a layer has as two files until they are in a layer again. */
+        fresh(path);
+        if (!lstat(path, &found))
             break;
+        fill(path, chance(3000), 0);
+        fresh(other);
+        if (link(path, other) && errno != EEXIST)
+            perror("link");
         break;
     case 10:
         fresh(path);

@@ -87,6 +87,8 @@ pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i
         "remote" => settings::remote::run(invocation, rest),
         "doctor" => crate::doctor::run(invocation, rest),
         "layer" => crate::layer::run(invocation, rest),
+        "oci" => crate::oci::run(invocation, rest, build),
+        "data" => crate::data::run(invocation, rest),
         "cache" => crate::cache::run(rest),
         "version" => version(invocation, rest, build),
         "complete" => complete::run(invocation, rest),

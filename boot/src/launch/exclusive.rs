@@ -30,7 +30,8 @@ pub(crate) struct Data {
     pub path: PathBuf,
     /// Which IDs its files have.
     pub rung: Rung,
-    caller: Caller,
+    /// Whose it is.
+    pub caller: Caller,
 }
 
 /// A data directory that nobody else uses.

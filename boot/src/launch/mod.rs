@@ -1,6 +1,7 @@
 //! Starting an instance, as numbered steps. `docs/ARCHITECTURE.md` mirrors them.
 
 mod announce;
+mod base;
 mod begin;
 pub mod binds;
 mod bus;
@@ -38,6 +39,7 @@ use runtime::sandbox::points::Journal;
 use runtime::session::registry::Registry;
 use runtime::sys::process::{self, Side};
 use runtime::sys::{descriptor, title};
+use session::Entered;
 
 use crate::version::Build;
 use crate::{Failure, Invocation, Message, Roles};
@@ -144,11 +146,21 @@ fn instance(
     log::debug!("Writable data: {}", data.directory.display());
     let points = plan.makes_points.then(|| Journal::open(&data.directory)).transpose()?;
     // 3. Join the session that uses it, or begin one. The start lock is held from here to step 6.
-    let Some(mut joined) = session::enter(invocation, &plan, &data, facts)? else {
-        // The next attempt makes its own.
-        drop(data);
-        let invocation = invocation.read_again()?;
-        return instance(&invocation, program, &facts::gather(&invocation)?, roles, build, report);
+    let mut joined = match session::enter(invocation, &plan, &data, facts, true)? {
+        Entered::In(joined) => joined,
+        Entered::ImageChanged => {
+            // The next attempt makes its own.
+            drop(data);
+            let invocation = invocation.read_again()?;
+            return instance(&invocation, program, &facts::gather(&invocation)?, roles, build, report);
+        }
+        Entered::OtherBase => {
+            base::decide(invocation, facts, report.is_none(), &data.directory)?;
+            match session::enter(invocation, &plan, &data, facts, false)? {
+                Entered::In(joined) => joined,
+                _ => return Err(Message::boxed("the image was changed while this start asked; start it again")),
+            }
+        }
     };
     // 4. Be an instance: take the next ID.
     let instance = joined.register(&plan)?;

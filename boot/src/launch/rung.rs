@@ -17,7 +17,7 @@ use super::facts::{Caller, Facts};
 use crate::{Failure, Message};
 
 /// The record in the data directory.
-pub(super) const NAME: &str = "ids";
+pub(crate) const NAME: &str = "ids";
 /// Its first line; changing what follows needs another number.
 const HEADER: &str = "fim-ids 1";
 /// Longest record in bytes: a few lines for each range that the kernel takes (340).

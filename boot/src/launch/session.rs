@@ -19,6 +19,7 @@ use runtime::session::{directory, lock, pipe};
 use runtime::sys::{memfd, process};
 use runtime::wire::Ring;
 
+use super::base;
 use super::begin::Beginning;
 use super::data::Data;
 use super::detach::{Detached, Report};
@@ -77,8 +78,19 @@ pub struct Live {
     alive: File,
 }
 
-/// Joins the session of a data directory, or begins one when none lives; `None` when the image has been changed since this
-/// start read it, so that its layers may be others.
+/// How an attempt to be part of a session went.
+#[derive(Debug)]
+pub enum Entered {
+    /// With the start lock held.
+    In(Joined),
+    /// The image has been changed since this start read it, so that its layers may be others.
+    ImageChanged,
+    /// The writable layer was made on other layers.
+    OtherBase,
+}
+
+/// Joins the session of a data directory, or begins one when none lives. With `careful`, it does not begin one on layers
+/// that the writable layer was not made on.
 ///
 /// # Errors
 /// When the session of this data directory is of another image, or cannot be begun.
@@ -87,7 +99,8 @@ pub fn enter(
     plan: &LaunchPlan,
     place: &Data,
     facts: &Facts,
-) -> Result<Option<Joined>, Failure> {
+    careful: bool,
+) -> Result<Entered, Failure> {
     let data = place.directory.as_path();
     let mut starting = lock::wait(data, lock::START)?;
     let root = plan.kind == Kind::Root;
@@ -105,11 +118,14 @@ pub fn enter(
                 exclusive::recover(data, &rung, &facts.caller, &invocation.path)?;
                 // A commit that ended a moment ago has moved changes from the data directory into the image.
                 if !invocation.image.is_current(&invocation.path) {
-                    return Ok(None);
+                    return Ok(Entered::ImageChanged);
+                }
+                if careful && place.throw_away.is_none() && base::is_other(data, &invocation.image.config)? {
+                    return Ok(Entered::OtherBase);
                 }
                 // Goes last when this fails, so that a signal finds everything cleaned up.
                 let mut interrupt = None;
-                let directory = fresh_directory(invocation, data, facts, &starting)?;
+                let directory = fresh_directory(invocation, place, facts, &starting)?;
                 let fresh = Some(Fresh(Registry::new(&directory)));
                 let caller = &facts.caller;
                 let (external, shape) = external()?;
@@ -126,7 +142,16 @@ pub fn enter(
                 };
                 let (server, server_state, pid) = beginning.begin(held, &mut interrupt)?;
                 let (data, children) = (data.to_owned(), vec![pid]);
-                return Ok(Some(Joined { directory, server, rung, data, server_state, fresh, starting, children }));
+                return Ok(Entered::In(Joined {
+                    directory,
+                    server,
+                    rung,
+                    data,
+                    server_state,
+                    fresh,
+                    starting,
+                    children,
+                }));
             }
             Err(theirs) if is_empty(&theirs, data)? => drop(lock::wait(data, lock::SESSION)?),
             Err(theirs) if exclusive::is_command(&theirs) => {
@@ -143,7 +168,16 @@ pub fn enter(
                     let (directory, data) = (record.directory, data.to_owned());
                     let (server_state, children) = (Server::Live(alive), Vec::new());
                     let fresh = None;
-                    return Ok(Some(Joined { directory, server, rung, data, server_state, fresh, starting, children }));
+                    return Ok(Entered::In(Joined {
+                        directory,
+                        server,
+                        rung,
+                        data,
+                        server_state,
+                        fresh,
+                        starting,
+                        children,
+                    }));
                 }
             }
         }
@@ -164,10 +198,15 @@ fn is_empty(theirs: &File, data: &Path) -> Result<bool, Failure> {
 /// Makes the session directory, without what an earlier session that was killed left there.
 fn fresh_directory(
     invocation: &Invocation,
-    data: &Path,
+    place: &Data,
     facts: &Facts,
     starting: &lock::Held,
 ) -> Result<PathBuf, Failure> {
+    // A throw-away session has one directory for everything.
+    if place.throw_away.is_some() {
+        return fill_directory(place.directory.clone(), starting);
+    }
+    let data = &place.directory;
     let base = directory::runtime(facts.caller.uid, facts.caller.variable("XDG_RUNTIME_DIR"))?;
     let uuid = &invocation.image.superblock.uuid.0;
     let path = base.join(directory::session_name(facts.caller.uid, &invocation.path, uuid, OsStr::new(""), data));
@@ -177,12 +216,16 @@ fn fresh_directory(
         registry.remove_all();
     }
     directory::open_private(&path, facts.caller.uid, "XDG_RUNTIME_DIR")?;
+    fill_directory(path, starting)
+}
+
+fn fill_directory(path: PathBuf, starting: &lock::Held) -> Result<PathBuf, Failure> {
     for name in ["layers", "root"] {
         make(&path.join(name))?;
     }
     pipe::create(&path.join("alive"))?;
     pipe::create(&host::doorbell(&path))?;
-    registry.create(starting)?;
+    Registry::new(&path).create(starting)?;
     Ok(path)
 }
 

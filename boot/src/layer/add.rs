@@ -11,7 +11,7 @@ use runtime::progress::Progress;
 use runtime::source::{ByteSource, FileRange};
 use runtime::squashfs::Archive;
 
-use super::embedded;
+use super::{embedded, rebase};
 use crate::draft::is_disk_full;
 use crate::interrupt::Interrupt;
 use crate::progress::Listener;
@@ -42,6 +42,7 @@ pub(super) fn run(invocation: &Invocation, file: &Path) -> Result<i32, Failure> 
     let appended = append(invocation, checked, &mut reading);
     drop(listener);
     appended?;
+    rebase::follow(invocation);
     drop(interrupt);
     cli::print(&format!("Included novel layer from file '{}'\n", file.display()))?;
     Ok(0)

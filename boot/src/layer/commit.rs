@@ -17,12 +17,11 @@ use super::level::Level;
 use super::operation::Target;
 use crate::draft::{Draft, Use};
 use crate::interrupt::Interrupt;
-use crate::launch::exclusive::{self, Exclusive};
+use crate::launch::exclusive::{self, Data, Exclusive};
 use crate::progress::Listener;
+use crate::stack::{self, MANAGED};
 use crate::{Failure, Invocation, Message, cli, report};
 
-/// Directory of the layers that fim keeps in the data directory.
-const MANAGED: &str = "layers";
 /// The last number of one.
 const LAST: u32 = 999;
 /// Most sockets that are named one by one.
@@ -37,7 +36,7 @@ const NAMED: usize = 10;
 pub(super) fn run(invocation: &Invocation, target: &Target, level: Level) -> Result<i32, Failure> {
     // 1. Have the data directory alone, and know where the layer goes.
     let alone = exclusive::take(invocation, "commit")?.ok_or_else(|| nothing("there is no data directory"))?;
-    let destination = Destination::find(invocation, target, &alone.data.path)?;
+    let destination = Destination::find(invocation, target, &alone.data)?;
     cli::print("Gathering files to compress...\n")?;
     // Dropped last, so that a signal finds everything cleaned up.
     let interrupt = Interrupt::hold()?;
@@ -88,15 +87,24 @@ struct Layer {
 }
 
 impl Destination {
-    fn find(invocation: &Invocation, target: &Target, data: &Path) -> Result<Self, Failure> {
+    fn find(invocation: &Invocation, target: &Target, alone: &Data) -> Result<Self, Failure> {
+        let outside = stack::external(&invocation.image, &alone.caller, Some(&alone.path))?;
+        let layers = invocation.image.root_layers().count() + outside.len();
+        if layers >= MAX_LAYERS && !matches!(target, Target::File(_)) {
+            return Err(Message::boxed(format!(
+                "there are {layers} layers, and more than {MAX_LAYERS} cannot be stacked; merge some with fim-layer squash"
+            )));
+        }
+        let data = &alone.path;
         match target {
             Target::Binary => {
-                let layers = invocation.image.root_layers().count();
-                if layers >= MAX_LAYERS {
+                if let Some(above) = outside.first() {
                     return Err(Message::boxed(format!(
-                        "{} has {layers} layers, and more than {MAX_LAYERS} cannot be stacked; merge some with \
-                         fim-layer squash",
-                        invocation.path.display()
+                        "cannot commit to the image: {} layers outside of it, {} first, lie above its own and would hide \
+                         what is committed; commit to a layer, or add those to the image first (fim-layer add) and \
+                         remove them",
+                        outside.len(),
+                        above.path.display()
                     )));
                 }
                 // Found out before anything is compressed.

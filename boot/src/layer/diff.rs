@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use runtime::commit::{self, Change, Scan};
 use runtime::error::chain;
+use runtime::source::{ByteSource, FileRange};
 use runtime::squashfs::Archive;
 use serde_json::json;
 
 use crate::launch::exclusive::{self, Data};
 use crate::settings::{print_json, text};
+use crate::stack;
 use crate::{Failure, Invocation, Message, cli};
 
 /// Prints the changes.
@@ -18,7 +20,7 @@ use crate::{Failure, Invocation, Message, cli};
 /// When something cannot be read, for instance because an instance has just removed it.
 pub(super) fn run(invocation: &Invocation, json: bool) -> Result<i32, Failure> {
     let Some(data) = exclusive::look(invocation)? else { return print(&[], json) };
-    let layers = layers(invocation)?;
+    let layers = layers(invocation, &data)?;
     // The files are read by a child that has their IDs, which therefore prints.
     let work = || {
         let changes = changes(&data, &layers).map_err(|error| chain(&error))?;
@@ -28,14 +30,22 @@ pub(super) fn run(invocation: &Invocation, json: bool) -> Result<i32, Failure> {
     Ok(0)
 }
 
-fn layers(invocation: &Invocation) -> Result<Vec<Archive>, Failure> {
+/// The layers below the writable one, bottom first.
+fn layers(invocation: &Invocation, data: &Data) -> Result<Vec<Archive>, Failure> {
     let image = &invocation.image;
-    let open = |index| -> Result<Archive, Failure> {
-        Archive::open(Arc::new(image.layer_source(index)?)).map_err(|error| {
-            Message::boxed(format!("cannot read layer {index} of {}: {}", image.path.display(), chain(&error)))
-        })
+    let open = |source: Arc<dyn ByteSource>, name: &dyn std::fmt::Display| {
+        Archive::open(source).map_err(|error| Message::boxed(format!("cannot read {name}: {}", chain(&error))))
     };
-    image.root_layers().map(open).collect()
+    let mut layers = Vec::new();
+    for index in image.root_layers() {
+        let name = format!("layer {index} of {}", image.path.display());
+        layers.push(open(Arc::new(image.layer_source(index)?), &name)?);
+    }
+    for layer in stack::external(image, &data.caller, Some(&data.path))? {
+        let source = Arc::new(FileRange::new(Arc::clone(&layer.file), 0, layer.len));
+        layers.push(open(source, &layer.path.display())?);
+    }
+    Ok(layers)
 }
 
 fn changes(data: &Data, layers: &[Archive]) -> Result<Vec<Change>, commit::Error> {

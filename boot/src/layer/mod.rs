@@ -9,9 +9,9 @@ mod extract;
 mod level;
 mod list;
 mod operation;
-mod rebase;
+pub(crate) mod rebase;
 mod remove;
-mod reset;
+pub(crate) mod reset;
 mod squash;
 
 use std::ffi::OsString;
@@ -35,6 +35,6 @@ pub(crate) fn run(invocation: &Invocation, words: &[OsString]) -> Result<i32, Fa
         Operation::Diff { json } => diff::run(invocation, json),
         Operation::Squash { stack, level } => squash::run(invocation, stack, level),
         Operation::Reset { yes } => reset::run(invocation, yes),
-        Operation::Rebase { choice } => rebase::run(invocation, choice),
+        Operation::Rebase { choice } => rebase::apply(invocation, choice),
     }
 }

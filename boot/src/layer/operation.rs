@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use super::level::Level;
+use super::rebase::Choice;
 use crate::settings::{invalid_operation, no_more, operation};
 use crate::{Failure, Message};
 
@@ -50,17 +51,6 @@ pub(super) enum Stack {
     Binary,
     /// The managed ones.
     Layer,
-}
-
-/// What becomes of a writable layer that was made on other layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Choice {
-    /// It stays as it is, on the new layers.
-    Keep,
-    /// It becomes a managed layer.
-    Commit,
-    /// It is emptied.
-    Reset,
 }
 
 const MISSING: &str = "Missing op for 'fim-layer' (create,add,commit,list)";
@@ -123,15 +113,10 @@ impl Operation {
                 Self::Reset { yes }
             }
             "rebase" => {
-                let choice = match rest.word().as_deref() {
-                    Some("keep") => Choice::Keep,
-                    Some("commit") => Choice::Commit,
-                    Some("reset") => Choice::Reset,
-                    Some(other) => return Err(invalid("rebase", other, "use keep, commit or reset")),
-                    None => {
-                        return Err(Message::boxed("Missing op for 'rebase' (keep,commit,reset); see fim-help layer"));
-                    }
+                let Some(word) = rest.word() else {
+                    return Err(Message::boxed("Missing op for 'rebase' (keep,commit,reset); see fim-help layer"));
                 };
+                let choice = Choice::of(&word).ok_or_else(|| invalid("rebase", &word, "use keep, commit or reset"))?;
                 rest.end("layer rebase")?;
                 Self::Rebase { choice }
             }

@@ -2,7 +2,7 @@
 
 use runtime::image::{self, Config};
 
-use super::embedded;
+use super::{embedded, rebase};
 use crate::{Failure, Invocation, Message};
 
 /// Removes the layer with this index.
@@ -11,6 +11,7 @@ use crate::{Failure, Invocation, Message};
 /// When it is not the last layer of the image, or the only one; and an image that cannot be changed.
 pub(super) fn run(invocation: &Invocation, index: usize) -> Result<i32, Failure> {
     let removed = image::remove_layer(&invocation.path, |config| choose(config, index))?;
+    rebase::follow(invocation);
     log::debug!("{} bytes were removed", removed.size);
     Ok(0)
 }

@@ -90,6 +90,15 @@ fn named(path: &Path, layers: &mut Vec<External>) -> Result<(), Failure> {
     }
 }
 
+/// The managed layers in this directory, bottom first.
+///
+/// # Errors
+/// When one cannot be opened.
+pub(crate) fn managed_layers(directory: &Path) -> Result<Vec<External>, Failure> {
+    let mut layers = Vec::new();
+    managed(directory, &mut layers).map(|()| layers)
+}
+
 /// The layers that fim keeps in the data directory.
 fn managed(directory: &Path, layers: &mut Vec<External>) -> Result<(), Failure> {
     // Most data directories have none.

@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn the_order_is_total() {
-        let sorted = ["", "0", "00", "a", "a-1", "a1", "a01", "a1b2", "a1b10", "a2", "a99999999999999999999999", "aa"];
+        let sorted = ["", "0", "00", "a", "a-1", "a01", "a1", "a1b2", "a1b10", "a2", "a99999999999999999999999", "aa"];
         for (at, one) in sorted.iter().enumerate() {
             for (other_at, other) in sorted.iter().enumerate() {
                 let order = compare(one.as_bytes(), other.as_bytes());

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::intent::Intent;
 use super::{Error, remove_file, sync_directory};
+use crate::base;
 use crate::emulation::ledger;
 use crate::extract::attributes::is_overlays_own;
 use crate::sandbox::points;
@@ -83,8 +84,8 @@ pub fn swap(data: &Path) -> Result<(), Error> {
         fs::rename(&fresh, &root).map_err(Error::io("make", &root))?;
     }
     sync_directory(data)?;
-    // Owners of files that are gone, and mount points that were left out.
-    for name in [ledger::NAME, points::FILE] {
+    // Owners of files that are gone, mount points that were left out, and what the former layer was made on.
+    for name in [ledger::NAME, points::FILE, base::NAME] {
         remove_file(&data.join(name))?;
     }
     Intent::Clean.write(data)

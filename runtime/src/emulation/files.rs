@@ -2,10 +2,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 use std::time::SystemTime;
 
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 
 use super::calls::{Abi, Name};
@@ -89,7 +90,27 @@ impl Supervisor {
             status
         };
         let mut ledger = self.ledger.lock().map_err(|_| Errno::EIO)?;
+        // Until the session ends, the overlay shows what was an object of a layer with the number that it had there.
+        if kept && let Some(lasting) = self.lasting(object, &status) {
+            ledger.set(&lasting, kept, owner).map_err(|error| errno(&error))?;
+        }
         ledger.set(&status, kept, owner).map_err(|error| errno(&error))
+    }
+
+    /// What the writable layer says of an object of the root, where its number is another one there.
+    fn lasting(&self, object: &OwnedFd, status: &Status) -> Option<Status> {
+        let path = nix::fcntl::readlinkat(&self.handles.descriptors, number(object).as_str()).ok()?;
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+        let file = openat2(&self.handles.upper, Path::new(&path).strip_prefix("/").ok()?, how).ok()?;
+        let found = Status::of(file, 0, KNOWN).ok()?;
+        // The path means something else to a guest that has changed its root, and may have been given away meanwhile.
+        let identity = |status: &Status| {
+            let time = |time: libc::statx_timestamp| (time.tv_sec, time.tv_nsec);
+            (status.stx_mode, status.stx_size, time(status.stx_btime), time(status.stx_ctime), time(status.stx_mtime))
+        };
+        (found.stx_ino != status.stx_ino && identity(&found) == identity(status)).then_some(found)
     }
 
     /// stat(2) and its kin: the kernel answers for whatever has no mark.

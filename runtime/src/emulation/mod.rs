@@ -62,13 +62,15 @@ pub struct Emulator {
     ledger: Ledger,
 }
 
-/// Directories of the supervisor's own proc.
+/// Directories of the supervisor's own proc, and of the host.
 #[derive(Debug)]
 struct Handles {
     /// `/proc`, in which a thread that waits has its number.
     processes: OwnedFd,
     /// `/proc/self/fd`: the way to an object that is open as a path only.
     descriptors: OwnedFd,
+    /// The writable layer, in which objects have the numbers that stay.
+    upper: OwnedFd,
 }
 
 /// The file systems whose owners are remembered, by the IDs of their mounts, which the guest can neither unmount nor
@@ -105,8 +107,12 @@ impl Emulator {
     /// # Errors
     /// I/O errors.
     pub fn prepare(data: &Path) -> io::Result<Self> {
-        let directory = |path: &str| open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
-        let handles = Handles { processes: directory("/proc")?, descriptors: directory("/proc/self/fd")? };
+        let directory = |path: &Path| open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+        let handles = Handles {
+            processes: directory(Path::new("/proc"))?,
+            descriptors: directory(Path::new("/proc/self/fd"))?,
+            upper: directory(&data.join("root"))?,
+        };
         Ok(Self { handles, ledger: Ledger::open(data)? })
     }
 

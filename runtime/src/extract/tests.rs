@@ -244,6 +244,33 @@ fn layers_merge_as_overlayfs_merges_them() {
 /// Inode offset, type and name of a directory's entry.
 type Listed<'a> = (u16, u16, &'a [u8]);
 
+#[test]
+fn whiteouts_may_be_marked_files() {
+    let (mut base, mut top) = (Layer::new(), Layer::new());
+    base.directory("in");
+    base.directory("plain");
+    for name in ["in/gone", "in/kept", "in/full", "plain/kept"] {
+        base.file(name, "base");
+    }
+    // What the kernel takes for one: an empty file with the mark, in a directory that says that there are some.
+    let directory = top.directory("in");
+    top.mark(directory, "user.overlay.opaque", "x");
+    top.directory("plain");
+    for (name, text) in [("in/gone", ""), ("in/full", "text"), ("in/new", ""), ("plain/kept", "")] {
+        let file = top.file(name, text);
+        if name != "in/new" {
+            top.mark(file, "user.overlay.whiteout", "");
+        }
+    }
+    let (_base, tree, extracted) = unpack(&[base.finish(), top.finish()]);
+    extracted.unwrap();
+    let names: Vec<String> = listing(&tree).into_keys().collect();
+    assert_eq!(names, ["in", "in/full", "in/kept", "in/new", "plain", "plain/kept"]);
+    assert_eq!(fs::read_to_string(tree.join("in/full")).unwrap(), "text");
+    let marks = xattr::list(tree.join("in/full")).unwrap().chain(xattr::list(tree.join("in")).unwrap()).count();
+    assert_eq!(marks, 0);
+}
+
 /// An archive whose root has these entries. The root is at 0, a fifo at 40.
 fn rooted(entries: &[Listed<'_>]) -> Archive {
     let mut made = Handmade::new();

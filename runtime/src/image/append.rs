@@ -38,8 +38,8 @@ pub fn append_layer(path: &Path, data: &mut dyn Read, facts: LayerFacts) -> Resu
     Ok(entry)
 }
 
-/// Writes layer and tree, which nothing names yet.
-fn append(
+/// Writes layer and tree behind those of `contents`; nothing names them yet.
+pub(super) fn append(
     writer: &mut Writer<'_>,
     locked: &Locked,
     contents: &Contents,

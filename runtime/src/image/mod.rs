@@ -2,7 +2,8 @@
 //!
 //! `ELF | superblock | config slot A | config slot B | layer 0 | layer 1 | …`; `docs/FORMAT.md` is the
 //! specification. Parsers are functions over bytes ([`elf`], [`Superblock`], [`slot`], [`body`]); I/O
-//! stands in [`Image::open`], [`ImageWriter`], [`update`], [`append_layer`] and [`remove_layer`].
+//! stands in [`Image::open`], [`ImageWriter`], [`update`], [`append_layer`],
+//! [`remove_layer`] and [`replace_layers`].
 
 mod append;
 pub mod body;
@@ -14,6 +15,7 @@ mod error;
 mod layer;
 mod open;
 mod remove;
+mod replace;
 pub mod slot;
 pub mod superblock;
 #[cfg(test)]
@@ -33,6 +35,7 @@ pub use error::{Error, FormatError, ReadError};
 pub use layer::{Digest, LayerEntry, LayerFacts, LayerKind};
 pub use open::{Contents, Image, program_len, read};
 pub use remove::remove_layer;
+pub use replace::replace_layers;
 pub use slot::{SlotFault, SlotName};
 pub use superblock::{Superblock, Uuid};
 pub use update::update;

@@ -198,7 +198,8 @@ impl Starting {
             _ => ids.write(self.pid),
         };
         written.map_err(|error| Refused::Other(format!("cannot map the session's IDs: {error}")))?;
-        self.channel.write_all(&[NAMESPACES]).map_err(lost)
+        // A server that has failed meanwhile reads no more, and has said why.
+        self.channel.write_all(&[NAMESPACES]).or_else(|_| self.expect(READY))
     }
 
     /// Waits until the session's root is mounted.

@@ -68,7 +68,7 @@ impl<F: Pending> Planned<F> {
         progress.total(Some(bytes), Some(self.files.len() as u64));
 
         let view = PlannedView { planned: &self, contents };
-        let shell = startup::has_shell(&view);
+        let shell = startup::shell(&view).is_some();
         let (mut first, mut opened) = (options.first.clone(), Vec::new());
         if let Some(startup) = &options.startup {
             let mut growth = Growth::new(&options.squashfs, |path, offset, len| view.read(path, offset, len));

@@ -13,7 +13,7 @@ mod growth;
 mod input;
 mod source;
 pub(crate) mod squash;
-mod startup;
+pub(crate) mod startup;
 mod stored;
 mod tar;
 
@@ -22,6 +22,7 @@ pub use container::{Choice, Platform, Unkept};
 pub use error::Error;
 pub use input::{Input, Intake, Layer};
 pub use source::{Source, contains};
+pub use squash::squash;
 pub use startup::Startup;
 
 use crate::squashfs::write;

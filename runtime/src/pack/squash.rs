@@ -10,6 +10,7 @@ use crate::extract::merge::{Layers, Node, OPAQUE, Part, contradiction, damaged, 
 use crate::squashfs::write::{ContentWriter, Kind as New, Metadata, NodeId, Tree, Writer, Xattr};
 use crate::squashfs::{Archive, Block, Inode, InodeRef, Kind, device_parts};
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -25,6 +26,21 @@ pub fn pack(
 ) -> Result<Summary, Error> {
     let merged = Merged { path, layers: Layers { archives: layers, whiteouts }, shared: Shared::default() };
     merged.plan()?.pack(&merged, writer, options, progress)
+}
+
+/// As [`pack`], into `out`, which is empty.
+///
+/// # Errors
+/// When a layer is damaged or `out` cannot be written; `out` then holds garbage.
+pub fn squash(
+    path: &Path,
+    layers: &[Archive],
+    whiteouts: bool,
+    out: &File,
+    options: &Options,
+    progress: &mut dyn Progress,
+) -> Result<Summary, Error> {
+    pack(path, layers, whiteouts, Writer::new(out, 0, &options.squashfs)?, options, progress)
 }
 
 /// What a directory covers of layers that stay below.

@@ -15,7 +15,7 @@ use nix::sys::stat::{SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// File in the data directory that lists them, each with a NUL behind it.
-pub(crate) const FILE: &str = "mount-points";
+pub const FILE: &str = "mount-points";
 
 /// Where mount points are written down. Only what is made below the root's own file system is; the rest ends with the
 /// instance.

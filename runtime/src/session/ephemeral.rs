@@ -1,5 +1,5 @@
-//! Throw-away sessions. One has a private directory among the sessions in place of a data directory, for its locks and
-//! the little that it remembers; what its instances write lies in memory. Both end with the session.
+//! Throw-away sessions. The session directory of one serves as its data directory, too, for the locks and the little that
+//! it remembers; what its instances write lies in memory. Both end with the session.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
@@ -58,10 +58,10 @@ pub fn make(base: &Path) -> Result<Fresh, Error> {
     Ok(fresh)
 }
 
-/// Whether `data` is the directory of a throw-away session, of which `session` is the session directory.
+/// Whether `data` is the directory of a throw-away session, and the session directory as well.
 #[must_use]
 pub fn is_of(data: &Path, session: &Path) -> bool {
-    data.parent() == session.parent() && name_of(data).is_some()
+    data == session && name_of(data).is_some()
 }
 
 /// Process ID and start time of the starter.
@@ -116,10 +116,12 @@ mod tests {
 
     #[test]
     fn a_data_directory_is_none() {
-        let is = |data: &str| is_of(Path::new(data), Path::new("/run/fim/0123"));
-        assert!(is("/run/fim/ephemeral-1-2"));
-        for data in ["/home/ephemeral-1-2", "/run/fim/ephemeral-", "/run/fim/ephemeral-1", "/run/fim/data", "/"] {
-            assert!(!is(data), "{data}");
+        let session = Path::new("/run/fim/ephemeral-1-2");
+        assert!(is_of(session, session));
+        for data in ["/home/ephemeral-1-2", "/run/fim/ephemeral-1", "/"] {
+            assert!(!is_of(Path::new(data), session), "{data}");
         }
+        let session = Path::new("/run/fim/0123456789abcdef");
+        assert!(!is_of(session, session));
     }
 }

@@ -12,7 +12,7 @@
 //!     instances/ID/        one directory a live instance
 //!     ended/ID/            log and exit code of a detached instance that has ended
 //!     host.log             what the host daemon had to refuse
-//! RUNTIME/fim/ephemeral-PID-START/   in place of DATA, of a throw-away session
+//! RUNTIME/fim/ephemeral-PID-START/   both of a throw-away session
 //! ```
 
 pub mod directory;

@@ -91,3 +91,41 @@ pub(super) const LAYER: Spec = Spec {
     examples: &["fim-layer create ./usr-tree extra.layer", "fim-layer add extra.layer", "fim-layer commit binary"],
     frees_file: true,
 };
+
+pub(super) const OCI: Spec = Spec {
+    name: "oci",
+    summary: "Export the image for engines of containers",
+    usages: &[Usage {
+        line: "<export> <file> [--name <name:tag>]",
+        words: &[
+            ("export", "Writes all layers as an OCI image archive, which podman load and skopeo take as it is"),
+            ("file", "The archive to make; it must not exist"),
+            ("--name", "What an engine lists it under; the image's own name where it is not given"),
+        ],
+    }],
+    notes: &[
+        "The archive has one layer: what a start sees, without the changes that are not committed.",
+        "The boot command becomes the entrypoint, stored variables the environment, and a stored UID and GID the user. Permissions and binds have no counterpart.",
+    ],
+    examples: &["fim-oci export app.tar", "fim-oci export app.tar --name team/app:1.0"],
+    frees_file: true,
+};
+
+pub(super) const DATA: Spec = Spec {
+    name: "data",
+    summary: "Show or remove what the image has written",
+    usages: &[
+        Usage { line: "<path>", words: &[("path", "Prints the directory that it is kept in, or would be kept in")] },
+        Usage { line: "<size> [--json]", words: &[("size", "Prints how many bytes it takes"), JSON] },
+        Usage {
+            line: "<clear> [--yes]",
+            words: &[("clear", "Removes the writable layer and the layers directory"), ("--yes", "Do not ask")],
+        },
+    ],
+    notes: &[
+        "FIM_DIR_DATA names another directory, and with it a separate set of data.",
+        "Data that instances use is not removed; the exit code is 125 then.",
+    ],
+    examples: &["fim-data size", "fim-data clear --yes"],
+    frees_file: false,
+};

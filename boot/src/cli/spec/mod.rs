@@ -38,8 +38,14 @@ const DETACHED: Usage = Usage {
         "Print the ID of the instance and return once the program has started; its output goes to fim-instance logs",
     )],
 };
-const DETACH_IS_FIRST: &str =
-    "--detach counts as the first word only. A program of that name is run by its path, or with env -- --detach.";
+const EPHEMERAL: Usage = Usage {
+    line: "--ephemeral <program> [args...]",
+    words: &[(
+        "--ephemeral",
+        "Keep what is written in memory, and drop it at the end; also for any start with FIM_EPHEMERAL=1",
+    )],
+};
+const OPTIONS_ARE_FIRST: &str = "--detach and --ephemeral count in front of the program only. A program of that name is run by its path, or with env -- --detach.";
 
 /// Every command, in the order of the overview.
 pub const COMMANDS: &[Spec] = &[
@@ -55,11 +61,12 @@ pub const COMMANDS: &[Spec] = &[
                 ],
             },
             DETACHED,
+            EPHEMERAL,
         ],
         notes: &[
             "The program runs as the calling user, without any capability, isolated from the host.",
             "The exit code is the program's own: 127 when it is not found, 126 when it cannot be executed, 128+N when signal N ended it, 125 for an error of fim.",
-            DETACH_IS_FIRST,
+            OPTIONS_ARE_FIRST,
         ],
         examples: &["fim-exec --detach sleep 1000", "fim-exec echo -e \"hello\\nworld\""],
         frees_file: true,
@@ -76,8 +83,12 @@ pub const COMMANDS: &[Spec] = &[
                 ],
             },
             DETACHED,
+            EPHEMERAL,
         ],
-        notes: &["The program is user 0 of its own user namespace; it has no privilege on the host.", DETACH_IS_FIRST],
+        notes: &[
+            "The program is user 0 of its own user namespace; it has no privilege on the host.",
+            OPTIONS_ARE_FIRST,
+        ],
         examples: &["fim-root id -u"],
         frees_file: true,
     },
@@ -91,6 +102,8 @@ pub const COMMANDS: &[Spec] = &[
     settings::CASEFOLD,
     settings::REMOTE,
     layers::LAYER,
+    layers::OCI,
+    layers::DATA,
     Spec {
         name: "instance",
         summary: "Manage running instances",

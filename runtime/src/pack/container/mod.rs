@@ -12,7 +12,7 @@ pub use execution::Unkept;
 pub use manifest::Platform;
 
 use super::contents::{Planned, PlannedView};
-use super::startup::has_shell;
+use super::startup;
 use super::tar::{Archived, Builder, Bytes, Scratch, Stacking, unpack};
 use super::{Error, Progress};
 use crate::image::Config;
@@ -173,7 +173,7 @@ impl Container {
             builder.archive(&range, &shown, scratch, progress)?;
         }
         let planned = builder.finish();
-        let shell = has_shell(&PlannedView { planned: &planned, contents: &Archived(path) });
+        let shell = startup::shell(&PlannedView { planned: &planned, contents: &Archived(path) }).is_some();
         let run = self.selected.config.config.unwrap_or_default();
         let (config, unkept) = execution::config(&run, shell);
         Ok(Merged { planned, config, unkept })

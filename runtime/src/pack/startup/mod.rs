@@ -9,7 +9,8 @@ mod libraries;
 mod tests;
 mod view;
 
-pub(super) use view::{Entry, Names, View, resolve};
+pub(super) use view::View;
+pub(crate) use view::{Entry, Names, resolve};
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -88,9 +89,9 @@ pub(super) fn find(
     chosen
 }
 
-/// Whether an interactive shell is there, for an image without a boot command.
-pub(super) fn has_shell(view: &dyn View) -> bool {
-    SHELLS.iter().any(|shell| file(view, shell).is_some())
+/// The interactive shell, for an image without a boot command.
+pub(crate) fn shell(names: &dyn Names) -> Option<&'static [u8]> {
+    SHELLS.into_iter().find(|shell| file(names, shell).is_some())
 }
 
 struct Search<'a> {

@@ -5,7 +5,7 @@ const LINKS_MAX: usize = 40;
 
 /// What a name stands for; links are not followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::pack) enum Entry {
+pub(crate) enum Entry {
     /// A regular file with its size in bytes.
     File(u64),
     Directory,
@@ -15,7 +15,7 @@ pub(in crate::pack) enum Entry {
 }
 
 /// The names of a tree. Paths are relative to its root, without `.`, `..` and doubled slashes; the root is empty.
-pub(in crate::pack) trait Names {
+pub(crate) trait Names {
     /// What is at `path`, whose parents are directories.
     fn entry(&self, path: &[u8]) -> Option<Entry>;
 }
@@ -29,7 +29,7 @@ pub(in crate::pack) trait View: Names {
 }
 
 /// Follows `path` (from the root, whether or not it begins with `/`) to what is no link. `..` of the root is the root.
-pub(in crate::pack) fn resolve(view: &dyn Names, path: &[u8]) -> Option<(Vec<u8>, Entry)> {
+pub(crate) fn resolve(view: &dyn Names, path: &[u8]) -> Option<(Vec<u8>, Entry)> {
     let mut rest: Vec<Vec<u8>> = parts(path).rev().map(<[u8]>::to_vec).collect();
     let (mut real, mut entry, mut links) = (Vec::<u8>::new(), Entry::Directory, 0);
     while let Some(part) = rest.pop() {
@@ -73,8 +73,8 @@ pub(super) struct File {
 }
 
 /// The regular file that `path` leads to.
-pub(super) fn file(view: &dyn View, path: &[u8]) -> Option<File> {
-    match resolve(view, path)? {
+pub(super) fn file(names: &dyn Names, path: &[u8]) -> Option<File> {
+    match resolve(names, path)? {
         (real, Entry::File(size)) => {
             let opened = path.strip_prefix(b"/").unwrap_or(path).to_vec();
             Some(File { path: real, opened, size })
