@@ -3,6 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod doctor;
 mod guest;
 mod host;
 mod names;
