@@ -18,7 +18,7 @@ test squashfs-tools   mksquashfs makes what the reader must read, unsquashfs rea
 test tar              GNU tar makes archives for the packer
 test xz-utils         compressed archives for the packer
 test zstd             compressed archives for the packer
-test podman          makes the container images that the builder packs
+test podman          makes container images that the builder packs, and containers that images run in
 test perl-base        reads directories in ways that no shell does
 test util-linux       setpriv, setsid, unshare, mount, prlimit
 test uidmap           newuidmap and newgidmap map subordinate IDs

@@ -3,6 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod containers;
 mod doctor;
 mod guest;
 mod host;

@@ -79,6 +79,7 @@ pub const ROWS: &[Row] = &[
     ),
     row("root-of-namespace", "inside another user namespace (`unshare -r`)", Runs("runs")),
     row("nested", "inside an image of fim's", Tells(&["/dev/fuse", "once"], "runs; layers are extracted once")),
+    row("privileged-container", "privileged container (`podman run --privileged`)", Runs("runs")),
     row("pulled", "stick pulled out while it runs", Refuses("cannot be read any more", "attach the medium")),
     row(
         "userns-switch",
