@@ -196,6 +196,19 @@ fn layers_outside_of_the_image_are_extracted_too() {
 }
 
 #[test]
+fn a_committed_layer_hides_what_it_did() {
+    let world = World::new();
+    let look = "$IMAGE fim-root sh -c 'find /usr /etc | sort; cat /usr/share/dir/*; stat -c %a%F /usr/share/*'";
+    let script = format!(
+        "$IMAGE fim-root sh -c 'cd /usr/share; rm -r dir noise; mkdir dir; echo n > dir/new; chmod 711 dir; mkfifo pipe' && \
+         {look} > before && $IMAGE fim-layer commit binary --level 0 > /dev/null && {look} > after && \
+         grep -q dir/new after && ! grep -q noise after && cmp before after"
+    );
+    without_fuse(&world, &script).run().succeeds().with_stdout("");
+    assert_eq!(cached(&world).iter().filter(|name| name.ends_with(".lock")).count(), 2, "one for each layer");
+}
+
+#[test]
 fn processes_at_once_extract_once() {
     let world = large();
     let script = r#"
