@@ -30,6 +30,7 @@ use crate::sandbox::points;
 use crate::sandbox::subordinate::Helpers;
 use crate::session::ephemeral;
 use crate::session::lock::Held;
+use crate::session::marks;
 use crate::session::pipe;
 use crate::session::record::Record;
 use crate::session::registry::Registry;
@@ -379,7 +380,7 @@ fn stack(request: &Request, opened: Opened<'_>, archives: Vec<Arc<Archive>>) -> 
         Some(_) => overlay::memory(&request.data)?,
     };
     // The kernel would not understand plain marks.
-    let is_plain = userspace::is_recorded(top.and_then(Path::parent).unwrap_or(&writable));
+    let is_plain = marks::is_recorded(top.and_then(Path::parent).unwrap_or(&writable));
     let stack = match request.stack {
         Stack::Kernel if is_plain => Stack::Userspace { casefold: false },
         stack => stack,
