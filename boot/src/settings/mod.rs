@@ -18,8 +18,9 @@ use std::os::unix::ffi::OsStrExt;
 use runtime::image::{self, Config, NamedBit};
 use runtime::installation::{Own, Setting};
 
+use crate::launch::stacking::{REPLACED, Stacking};
 use crate::launch::{data, facts};
-use crate::{Failure, Invocation, Message, cli};
+use crate::{Failure, Invocation, Message, cli, report};
 
 /// The operation of a command, in lower case, and the words after it.
 ///
@@ -72,7 +73,8 @@ pub(crate) fn change<T>(
         return image::update(&invocation.path, change);
     }
     let inherited = invocation.inherited.as_ref().unwrap_or(&invocation.image.config);
-    Own::update(&data::prepare(invocation, &facts::caller())?.directory, |own| {
+    let data = data::prepare_of(invocation, &facts::caller(), invocation.installation.key.as_ref())?;
+    Own::update(&data, |own| {
         let mut config = own.over(inherited);
         let value = change(&mut config)?;
         own.set(setting, &config);
@@ -104,6 +106,17 @@ pub(crate) fn inherit(invocation: &Invocation, command: &str, words: &[OsString]
         Own::update(&data, |own| Ok::<_, Failure>(own.inherit(setting)))?;
     }
     Ok(Some(0))
+}
+
+/// What would stack the layers of a start by this caller. Says so when casefold replaces what was chosen.
+pub(crate) fn stacking(config: &Config) -> Stacking {
+    let variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+    let variable = |name: &str| variables.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_os_str());
+    let stacking = Stacking::of(config, variable);
+    if stacking.replaced {
+        report(&format!("warning: {REPLACED}"));
+    }
+    stacking
 }
 
 /// Prints a JSON value in the shape that scripts know.
