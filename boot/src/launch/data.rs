@@ -132,7 +132,7 @@ pub fn prepare(invocation: &Invocation, caller: &Caller, stack: Stack) -> Result
     Ok(Data { home: Some(directory.clone()), directory, throw_away: None })
 }
 
-/// As [`prepare`], of the installation with this key, for a command that starts nothing.
+/// As [`prepare`], of the installation with this key, with the overlay that is set.
 ///
 /// # Errors
 /// As [`prepare`].

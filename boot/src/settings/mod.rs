@@ -73,8 +73,7 @@ pub(crate) fn change<T>(
         return image::update(&invocation.path, change);
     }
     let inherited = invocation.inherited.as_ref().unwrap_or(&invocation.image.config);
-    let data = data::prepare_of(invocation, &facts::caller(), invocation.installation.key.as_ref())?;
-    Own::update(&data, |own| {
+    Own::update(&data::prepare_of(invocation, &facts::caller(), invocation.installation.key.as_ref())?, |own| {
         let mut config = own.over(inherited);
         let value = change(&mut config)?;
         own.set(setting, &config);
