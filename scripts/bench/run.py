@@ -19,6 +19,7 @@ from settings import settings
 from size import size
 from start import start
 from turns import mount_point, run, work
+from write import write
 
 SECTIONS = {
     "start": start,
@@ -28,6 +29,7 @@ SECTIONS = {
     "instances": instances_section,
     "settings": settings,
     "layers": layers,
+    "write": write,
     "cold": cold,
     "size": size,
     "memory": memory,
