@@ -98,8 +98,8 @@ impl Beginning<'_> {
             image: self.invocation.image.superblock.uuid.0,
             shape: self.shape.clone(),
             startup: self.startup.to_vec(),
-            throw_away: self.throw_away.clone(),
             reads: self.caller.variable(reads::VARIABLE).map(Into::into),
+            throw_away: self.throw_away.clone(),
         })?;
         let (pid, server) = (starting.pid(), process::pidfd_open(starting.pid())?);
         match starting.namespaces(&ids, self.rung.helpers(self.caller).as_ref()) {

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::cache::{Bytes, Cache, Key, Unreadable};
+use super::recording::Recording;
 use super::report::Report;
 use crate::squashfs::{Archive, Block, Error, Inode, Stored};
 
@@ -12,6 +13,7 @@ pub(super) struct Blocks {
     layers: Vec<Arc<Archive>>,
     cache: Cache,
     report: Report,
+    recording: Option<Recording>,
 }
 
 /// Where the bytes of one request within one block are.
@@ -25,8 +27,10 @@ pub(super) enum Piece {
 }
 
 impl Blocks {
-    pub(super) fn new(layers: Vec<Arc<Archive>>, cache_bytes: usize) -> Self {
-        Self { layers, cache: Cache::new(cache_bytes), report: Report::default() }
+    /// With `record`, what is read is noted.
+    pub(super) fn new(layers: Vec<Arc<Archive>>, cache_bytes: usize, record: bool) -> Self {
+        let recording = record.then(Recording::default);
+        Self { layers, cache: Cache::new(cache_bytes), report: Report::default(), recording }
     }
 
     pub(super) fn layers(&self) -> &[Arc<Archive>] {
@@ -35,6 +39,11 @@ impl Blocks {
 
     pub(super) fn cache(&self) -> &Cache {
         &self.cache
+    }
+
+    /// Where to note which files are read.
+    pub(super) fn recording(&self) -> Option<&Recording> {
+        self.recording.as_ref()
     }
 
     /// Logs what is wrong with a layer.

@@ -77,6 +77,9 @@ impl Reader {
         len: u32,
         joined: &'a mut Vec<u8>,
     ) -> Result<Answer<'a>, Errno> {
+        if let Some(recording) = self.blocks.recording() {
+            recording.note(node);
+        }
         joined.clear();
         let Kind::File { size, .. } = inode.kind else { return Err(Errno::EISDIR) };
         let end = size.min(offset.saturating_add(u64::from(len)));

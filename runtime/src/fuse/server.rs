@@ -87,7 +87,6 @@ impl Default for Options {
 pub struct Server {
     session: BackgroundSession,
     blocks: Arc<Blocks>,
-    recording: Option<Arc<Recording>>,
 }
 
 /// Figures of a running server.
@@ -111,10 +110,8 @@ pub struct Stats {
 /// More than [`MAX_LAYERS`] layers, a device that is not mounted, a kernel without FUSE 7.31, no more threads.
 pub fn serve(device: OwnedFd, layers: Vec<Arc<Archive>>, options: &Options) -> io::Result<Server> {
     let blocks = blocks_of(layers, options)?;
-    let recording = options.record.then(Arc::<Recording>::default);
-    let ahead = read_ahead_threads(options);
-    let files = LayerFs::new(Arc::clone(&blocks), options.owners, ahead, options.cache_bytes, recording.clone());
-    Ok(Server { recording, ..start(device, blocks, files, options)? })
+    let files = LayerFs::new(Arc::clone(&blocks), options.owners, read_ahead_threads(options), options.cache_bytes);
+    start(device, blocks, files, options)
 }
 
 /// The layers and their cache.
@@ -123,7 +120,7 @@ pub(super) fn blocks_of(layers: Vec<Arc<Archive>>, options: &Options) -> io::Res
         let reason = format!("{} layers, and one mount shows at most {MAX_LAYERS}", layers.len());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
     }
-    Ok(Arc::new(Blocks::new(layers, options.cache_bytes)))
+    Ok(Arc::new(Blocks::new(layers, options.cache_bytes, options.record)))
 }
 
 /// The kernel's own read-ahead keeps two requests of a reader under way, so the threads that answer decompress in
@@ -148,7 +145,7 @@ pub(super) fn start(
     // One queue of answers for each thread, where the device can be opened again (FUSE_DEV_IOC_CLONE).
     config.clone_fd = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok();
     let session = Session::from_fd(files, device, SessionACL::All, config)?.spawn()?;
-    Ok(Server { session, blocks, recording: None })
+    Ok(Server { session, blocks })
 }
 
 impl Server {
@@ -164,7 +161,7 @@ impl Server {
     /// inode. Empty unless [`Options::record`] was set.
     #[must_use]
     pub fn files_read(&self) -> Vec<(usize, InodeRef)> {
-        self.recording.as_ref().map(|recording| recording.files()).unwrap_or_default()
+        self.blocks.recording().map(Recording::files).unwrap_or_default()
     }
 
     /// Figures as of now.

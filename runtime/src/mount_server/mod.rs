@@ -286,6 +286,16 @@ enum Served {
     Userspace(fuse::Server),
 }
 
+impl Served {
+    /// The server, unless the layers were extracted.
+    fn server(&self) -> Option<&fuse::Server> {
+        match self {
+            Self::Kernel(server) => server.as_ref(),
+            Self::Userspace(server) => Some(server),
+        }
+    }
+}
+
 /// [`Lower`] with what it needs of the host.
 enum Opened<'a> {
     Image(&'a [Layer], OwnedFd),
@@ -415,13 +425,14 @@ fn stack(request: &Request, opened: Opened<'_>, archives: Vec<Arc<Archive>>) -> 
     }
 }
 
-/// Whom the files of a session belong to.
-fn owners(ids: &IdMap) -> fuse::Owners {
-    match ids {
+/// How the layers of a session are served.
+fn serving(request: &Request) -> fuse::Options {
+    let owners = match &request.ids {
         IdMap::Single { uid, gid, .. } => fuse::Owners::Single { uid: *uid, gid: *gid },
         IdMap::Ranges { uids, gids } => fuse::Owners::Below { uids: end(uids), gids: end(gids) },
         IdMap::Full => fuse::Owners::Real,
-    }
+    };
+    fuse::Options { owners, record: request.reads.is_some(), ..fuse::Options::default() }
 }
 
 /// Mounts the layers of an image and serves them.
@@ -435,9 +446,7 @@ fn serve_image(
     let options = fuse::mount_data(device.as_raw_fd(), 0, 0);
     mount(Some("fim"), directory, Some("fuse.fim"), flags, Some(options.as_str()))
         .map_err(diagnose::mount("mount", "the layers (FUSE)"))?;
-    let options =
-        fuse::Options { owners: owners(&request.ids), record: request.reads.is_some(), ..fuse::Options::default() };
-    fuse::serve(device, archives, &options).map_err(io_error("serve", "the layers"))
+    fuse::serve(device, archives, &serving(request)).map_err(io_error("serve", "the layers"))
 }
 
 /// Removes the mount points that instances have made.
@@ -450,7 +459,7 @@ fn sweep_points(request: &Request) {
 /// Removes the session's files.
 fn clean_up(request: Request, served: Served) {
     sweep_points(&request);
-    if let (Some(path), Served::Kernel(Some(server))) = (&request.reads, &served)
+    if let (Some(path), Some(server)) = (&request.reads, served.server())
         && let Err(error) = reads::write(path, &server.files_read())
     {
         log::warn!("cannot write which files were read to {}: {error}", path.display());

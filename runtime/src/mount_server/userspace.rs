@@ -7,7 +7,7 @@ use std::sync::Arc;
 use nix::mount::{MsFlags, mount};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::{Error, Request, diagnose, io_error, owners};
+use super::{Error, Request, diagnose, io_error, serving};
 use crate::fuse;
 use crate::fuse::overlay::Writable;
 use crate::session::marks;
@@ -35,7 +35,6 @@ pub(super) fn serve(
         .map_err(diagnose::mount("mount", "the writable root (FUSE)"))?;
     let (upper, work) = (data.join("root"), data.join("work"));
     let writable = Writable { upper: &upper, work: &work, marks, casefold };
-    let options = fuse::Options { owners: owners(&request.ids), ..fuse::Options::default() };
-    fuse::overlay::serve(device, archives, &writable, &options)
+    fuse::overlay::serve(device, archives, &writable, &serving(request))
         .map_err(io_error("serve the writable root in", data.display().to_string()))
 }
