@@ -6,21 +6,21 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use runtime::mount_server::ThrowAway;
+use runtime::mount_server::{Stack, ThrowAway};
 use runtime::session::ephemeral::Fresh;
 
 use super::exclusive::is_used;
 use super::facts::Caller;
 use crate::{Failure, Invocation, Message, report};
 
-/// File systems that cannot hold an overlay's upper directory, by `statfs.f_type` (linux/magic.h).
-const UNFIT: [(i64, &str); 5] = [
-    (0x4d44, "a FAT file system"),
-    (0x2011_bab0, "an exFAT file system"),
-    (0x6969, "a network file system (NFS)"),
-    (0x794c_7630, "an overlay itself"),
-    (0x5346_544e, "an NTFS file system"),
-];
+/// File systems that cannot hold a root, by `statfs.f_type` (linux/magic.h): names differ in more than case, modes stay,
+/// and links are links.
+const UNFIT: [(i64, &str); 3] =
+    [(0x4d44, "a FAT file system"), (0x2011_bab0, "an exFAT file system"), (0x5346_544e, "an NTFS file system")];
+
+/// File systems that the kernel's overlay refuses or does not get on with; our own does.
+const UNFIT_FOR_KERNEL: [(i64, &str); 2] =
+    [(0x6969, "a network file system (NFS)"), (0x794c_7630, "an overlay itself")];
 
 /// Where the session of a start keeps its files.
 #[derive(Debug)]
@@ -95,16 +95,17 @@ pub fn place(invocation: &Invocation, caller: &Caller) -> Option<PathBuf> {
     existing(invocation, caller).or_else(|| candidates(invocation, caller).ok()?.into_iter().next())
 }
 
-/// Finds or makes the data directory with `root` and `work` in it.
+/// Finds or makes the data directory with `root` and `work` in it. A place that suits the kernel's overlay goes before
+/// one that only our own gets on with, unless that is asked for.
 ///
 /// # Errors
 /// When no place will do; the message names each and why.
-pub fn prepare(invocation: &Invocation, caller: &Caller) -> Result<Data, Failure> {
-    let directory = find(invocation, caller)?;
+pub fn prepare(invocation: &Invocation, caller: &Caller, stack: Stack) -> Result<Data, Failure> {
+    let directory = find(invocation, caller, stack)?;
     Ok(Data { home: Some(directory.clone()), directory, throw_away: None })
 }
 
-fn find(invocation: &Invocation, caller: &Caller) -> Result<PathBuf, Failure> {
+fn find(invocation: &Invocation, caller: &Caller, stack: Stack) -> Result<PathBuf, Failure> {
     let places = candidates(invocation, caller)?;
     // Data that exists is used wherever it is, so that nothing seems lost when a place becomes writable later.
     for place in &places {
@@ -118,7 +119,7 @@ fn find(invocation: &Invocation, caller: &Caller) -> Result<PathBuf, Failure> {
             reasons.push(format!("{}: it is not a directory", place.display()));
             continue;
         }
-        match make(place) {
+        match make(place, stack) {
             Ok(()) => {
                 if let Some(reason) = reasons.first() {
                     report(&format!("note: data of this image is kept in {} ({reason})", place.display()));
@@ -128,8 +129,18 @@ fn find(invocation: &Invocation, caller: &Caller) -> Result<PathBuf, Failure> {
             Err(why) => reasons.push(format!("{}: {why}", place.display())),
         }
     }
+    for place in places.iter().filter(|_| stack == Stack::Kernel) {
+        let is_free = fs::symlink_metadata(place).is_err() || owned(place, caller)?;
+        if is_free && make(place, Stack::Userspace { casefold: false }).is_ok() {
+            if *place != places[0] {
+                report(&format!("note: data of this image is kept in {} ({})", place.display(), reasons.join("; ")));
+            }
+            log::debug!("Data is kept where the kernel's overlay cannot be used ({})", reasons.join("; "));
+            return Ok(place.clone());
+        }
+    }
     Err(Message::boxed(format!(
-        "no place for writable data: {}; set FIM_DIR_DATA to a directory on a file system with user extended attributes",
+        "no place for writable data: {}; set FIM_DIR_DATA to a directory on ext4, xfs, btrfs or tmpfs",
         reasons.join("; ")
     )))
 }
@@ -141,39 +152,49 @@ pub struct Survey {
     pub place: PathBuf,
     /// Whether it lies beside the image.
     pub beside: bool,
+    /// Whose overlay suits it.
+    pub stack: Stack,
     /// What is wrong with each place that comes before it.
     pub refused: Vec<String>,
 }
 
-/// Finds out where [`prepare`] would put the data, and leaves nothing there: each place is rehearsed in a directory of
-/// its own, in which `root` and `work` exist while `rehearse` runs.
+/// Finds out where [`prepare`] would put the data, and leaves nothing there: each place is tried in a directory of its
+/// own, in which `root` and `work` exist while `look` looks at the one that will do.
 ///
 /// # Errors
 /// When no place will do: each, and why.
 pub fn survey(
     invocation: &Invocation,
     caller: &Caller,
-    mut rehearse: impl FnMut(&Path) -> Result<(), String>,
+    stack: Stack,
+    mut look: impl FnMut(&Path, Stack),
 ) -> Result<Survey, Failure> {
-    let places = candidates(invocation, caller)?;
-    let mut refused = Vec::new();
     let used = existing(invocation, caller);
-    for place in used.map_or_else(|| places.clone(), |place| vec![place]) {
-        if fs::symlink_metadata(&place).is_ok() && !owned(&place, caller)? {
-            refused.push(format!("{}: it is not a directory", place.display()));
-            continue;
-        }
-        // As deep as directories exist: what is missing below would be made there.
-        let Some(parent) = place.ancestors().find(|path| path.is_dir()) else { continue };
-        let trial = parent.join(format!(".fim-doctor-{}", std::process::id()));
-        let tried = make(&trial).and_then(|()| rehearse(&trial));
-        // Its own files only; what cannot be removed would have been reported by `make`.
-        let _ = fs::remove_dir_all(&trial);
-        match tried {
-            Ok(()) => return Ok(Survey { beside: place == beside(&invocation.path), place, refused }),
-            Err(why) => refused.push(format!("{}: {why}", place.display())),
+    let places = used.map_or_else(|| candidates(invocation, caller), |place| Ok(vec![place]))?;
+    let mut refused = Vec::new();
+    let own = Stack::Userspace { casefold: false };
+    for stack in [Some(stack), (stack == Stack::Kernel).then_some(own)].into_iter().flatten() {
+        for place in &places {
+            if fs::symlink_metadata(place).is_ok() && !owned(place, caller)? {
+                refused.push(format!("{}: it is not a directory", place.display()));
+                continue;
+            }
+            // As deep as directories exist: what is missing below would be made there.
+            let Some(parent) = place.ancestors().find(|path| path.is_dir()) else { continue };
+            let trial = parent.join(format!(".fim-doctor-{}", std::process::id()));
+            let tried = make(&trial, stack).map(|()| look(&trial, stack));
+            // Its own files only; what cannot be removed would have been reported by `make`.
+            let _ = fs::remove_dir_all(&trial);
+            match tried {
+                Ok(()) => {
+                    let beside = *place == beside(&invocation.path);
+                    return Ok(Survey { beside, place: place.clone(), stack, refused });
+                }
+                Err(why) => refused.push(format!("{}: {why}", place.display())),
+            }
         }
     }
+    refused.dedup();
     Err(Message::boxed(refused.join("; ")))
 }
 
@@ -197,9 +218,9 @@ fn owned(place: &Path, caller: &Caller) -> Result<bool, Failure> {
 }
 
 /// Makes a data directory; on failure nothing new is left.
-fn make(place: &Path) -> Result<(), String> {
+fn make(place: &Path, stack: Stack) -> Result<(), String> {
     let created = first_missing(place);
-    let made = try_make(place);
+    let made = try_make(place, stack);
     if made.is_err()
         && let Some(created) = created
     {
@@ -214,11 +235,13 @@ fn first_missing(place: &Path) -> Option<PathBuf> {
     place.ancestors().take_while(|path| !path.exists()).last().map(Path::to_owned)
 }
 
-fn try_make(place: &Path) -> Result<(), String> {
+fn try_make(place: &Path, stack: Stack) -> Result<(), String> {
     let text = |error: io::Error| error.to_string();
     DirBuilder::new().mode(0o700).recursive(true).create(place).map_err(text)?;
     let kind = nix::sys::statfs::statfs(place).map_err(|errno| errno.desc().to_owned())?.filesystem_type().0;
-    if let Some((_, name)) = UNFIT.iter().find(|(unfit, _)| *unfit == kind as i64) {
+    let kernel = stack == Stack::Kernel;
+    let unfit = UNFIT.iter().chain(UNFIT_FOR_KERNEL.iter().filter(|_| kernel)).find(|(unfit, _)| *unfit == kind as i64);
+    if let Some((_, name)) = unfit {
         return Err(format!("it is on {name}, which cannot hold the writable layer"));
     }
     for name in ["work", "root"] {
@@ -229,9 +252,14 @@ fn try_make(place: &Path) -> Result<(), String> {
         }
         // The mode of `root` is the mode of the guest's /; the caller's creation mask must not reach it.
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).map_err(text)?;
-        // The overlay keeps whiteouts and opaque marks in attributes of this namespace.
-        runtime::session::directory::probe_user_xattr(&directory)
-            .map_err(|error| format!("its file system has no user extended attributes ({error})"))?;
+        if kernel {
+            // The overlay keeps whiteouts and opaque marks in attributes of this namespace.
+            runtime::session::directory::probe_user_xattr(&directory)
+                .map_err(|error| format!("its file system has no user extended attributes ({error})"))?;
+        } else {
+            runtime::session::directory::probe_root(&directory)
+                .map_err(|error| format!("its file system cannot hold a root ({error})"))?;
+        }
     }
     Ok(())
 }
@@ -249,8 +277,8 @@ mod tests {
     fn a_failed_make_leaves_nothing() {
         let base = tempfile::tempdir().unwrap();
         fs::write(base.path().join("file"), "").unwrap();
-        assert!(make(&base.path().join("file/x/y")).is_err());
-        make(&base.path().join("new/data")).unwrap();
+        assert!(make(&base.path().join("file/x/y"), Stack::Kernel).is_err());
+        make(&base.path().join("new/data"), Stack::Kernel).unwrap();
         assert_eq!(fs::metadata(base.path().join("new/data/root")).unwrap().mode() & 0o7777, 0o755);
         assert_eq!(fs::read_dir(base.path()).unwrap().count(), 2);
     }

@@ -20,6 +20,7 @@ pub mod plan;
 pub(crate) mod rung;
 pub mod session;
 pub(crate) mod signals;
+pub(crate) mod stacking;
 mod starter;
 pub(crate) mod terminal;
 
@@ -141,8 +142,12 @@ fn instance(
     let plan = plan::make(&invocation.image.config, program, facts, build)?;
     binds::warn_of_missing(&facts.binds);
     // 2. Find or make the writable data.
-    let prepare = if is_ephemeral(program, facts) { ephemeral::prepare } else { data::prepare };
-    let mut data = prepare(invocation, &facts.caller)?;
+    let prepared = if is_ephemeral(program, facts) {
+        ephemeral::prepare(invocation, &facts.caller)
+    } else {
+        data::prepare(invocation, &facts.caller, plan.stacking.stack())
+    };
+    let mut data = prepared?;
     log::debug!("Writable data: {}", data.directory.display());
     let points = plan.makes_points.then(|| Journal::open(&data.directory)).transpose()?;
     // 3. Join the session that uses it, or begin one. The start lock is held from here to step 6.
@@ -180,7 +185,7 @@ fn instance(
         joined.wait_for_portal(adoption, roles)?;
     }
     // 6. Have it build the instance as soon as the session's root is mounted, and let others start.
-    let live = joined.complete(instance.id)?;
+    let live = joined.complete(instance.id, plan.stacking)?;
     if let Some((_, fresh)) = data.throw_away.take() {
         fresh.hand_over();
     }

@@ -16,6 +16,7 @@ use runtime::spawn::TIME_ZONE_RULE;
 
 use super::facts::{self, Facts};
 use super::grants::{self, Grant};
+use super::stacking::Stacking;
 use super::{Program, binds, environment, identity, joined_words, terminal_use};
 use crate::version::Build;
 
@@ -53,6 +54,8 @@ impl From<std::ffi::NulError> for Error {
 /// Everything a start is going to do.
 #[derive(Debug, Clone)]
 pub struct LaunchPlan {
+    /// What stacks the layers.
+    pub stacking: Stacking,
     /// What of the image shapes the stack of the session; a start that differs is refused.
     pub shape: Vec<String>,
     /// How many layers the image gives to it.
@@ -102,8 +105,10 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
     let mut namespaces =
         CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWCGROUP;
     namespaces.set(CloneFlags::CLONE_NEWNET, !network);
+    let stacking = Stacking::of(config, |name| facts.caller.variable(name));
     Ok(LaunchPlan {
-        shape: shape(config, build),
+        stacking,
+        shape: shape(config, build, stacking),
         layers,
         namespaces,
         command: command(config, program, facts, &account, build, &grants)?,
@@ -130,11 +135,12 @@ fn startup(config: &Config, program: &Program) -> Vec<Vec<u8>> {
     config.startup.iter().filter(|path| program.boots || is_shared(path)).cloned().collect()
 }
 
-fn shape(config: &Config, build: Build) -> Vec<String> {
+fn shape(config: &Config, build: Build, stacking: Stacking) -> Vec<String> {
     let mut shape = vec![format!("program {} {}", build.version, build.commit)];
     for layer in config.layers.iter().filter(|layer| layer.kind == runtime::image::LayerKind::Squashfs) {
         shape.push(format!("layer {}", layer.digest));
     }
+    shape.extend(stacking.shape());
     shape
 }
 

@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::unistd::Pid;
 use runtime::host;
+use runtime::image::OverlayKind;
 use runtime::mount_server;
 use runtime::portal;
 use runtime::session::record::Record;
@@ -27,6 +28,7 @@ use super::exclusive;
 use super::facts::Facts;
 use super::plan::LaunchPlan;
 use super::rung::{self, Rung};
+use super::stacking::Stacking;
 use crate::{Failure, Invocation, Message, Roles, stack};
 
 /// A session that this start is going to be part of, with the start lock held.
@@ -136,6 +138,7 @@ pub fn enter(
                     caller,
                     rung: &rung,
                     external: &external,
+                    stack: plan.stacking.stack(),
                     shape,
                     startup: &plan.startup,
                     throw_away: place.throw_away.as_ref().map(|(session, _)| session.clone()),
@@ -278,7 +281,7 @@ fn same_shape(record: &Record, shape: &[String], data: &Path) -> Result<(), Fail
     let live = Registry::new(&record.directory).live()?;
     let ids: Vec<String> = live.iter().map(|instance| format!("{}:{}", instance.id, instance.pid)).collect();
     Err(Message::boxed(format!(
-        "the data directory {} is in use by instances ({}) with other layers or of another version ({}); end them first, or set FIM_DIR_DATA to another directory",
+        "the data directory {} is in use by instances ({}) with other layers or settings, or of another version ({}); end them first, or set FIM_DIR_DATA to another directory",
         data.display(),
         ids.join(" "),
         shown
@@ -337,13 +340,15 @@ impl Joined {
     ///
     /// # Errors
     /// Why it cannot be mounted.
-    pub fn complete(self, id: u64) -> Result<Live, Failure> {
+    pub fn complete(self, id: u64, stacking: Stacking) -> Result<Live, Failure> {
         let registry = Registry::new(&self.directory);
         let alive = match self.server_state {
             Server::Live(alive) => alive,
             Server::Starting(starting) => {
                 // Dropped at the end, when the write end is open: the server then counts on that one.
-                let _ready = starting.ready().map_err(Message::boxed)?;
+                let ready = starting.ready().map_err(Message::boxed)?;
+                let kind = if ready.replaced { Stacking { kind: OverlayKind::Unionfs, ..stacking } } else { stacking };
+                log::debug!("Overlay type: {}", kind.token());
                 open_alive(&self.directory)?.ok_or_else(|| {
                     Message::boxed("the mount server ended as soon as it was ready; see the kernel log")
                 })?

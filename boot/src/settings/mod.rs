@@ -17,7 +17,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use runtime::image::{self, Config};
 
-use crate::{Failure, Invocation, Message, cli};
+use crate::launch::stacking::{REPLACED, Stacking};
+use crate::{Failure, Invocation, Message, cli, report};
 
 /// The operation of a command, in lower case, and the words after it.
 ///
@@ -65,6 +66,17 @@ pub(crate) fn change<T>(
     change: impl FnOnce(&mut Config) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     image::update(&invocation.path, change)
+}
+
+/// What would stack the layers of a start by this caller. Says so when casefold replaces what was chosen.
+pub(crate) fn stacking(config: &Config) -> Stacking {
+    let variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+    let variable = |name: &str| variables.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_os_str());
+    let stacking = Stacking::of(config, variable);
+    if stacking.replaced {
+        report(&format!("warning: {REPLACED}"));
+    }
+    stacking
 }
 
 /// Prints a JSON value in the shape that scripts know.

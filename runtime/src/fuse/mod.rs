@@ -12,6 +12,7 @@ mod filesystem;
 mod listing;
 mod node;
 mod order;
+pub mod overlay;
 mod read_ahead;
 mod reader;
 mod report;

@@ -175,7 +175,10 @@ pub(super) const OVERLAY: Spec = Spec {
         },
         Usage { line: "<show> [--json]", words: &[("show", "Shows the current overlay filesystem"), JSON] },
     ],
-    notes: &["This version of fim uses the kernel's overlayfs whatever is set. FIM_OVERLAY goes before what is set."],
+    notes: &[
+        "FIM_OVERLAY goes before what is set. overlayfs and unionfs are the same overlay of fim's own; it also takes over \
+         where the kernel refuses its own, and when fim-casefold is on.",
+    ],
     examples: &["fim-overlay set bwrap"],
     frees_file: true,
 };
@@ -199,8 +202,11 @@ pub(super) const CASEFOLD: Spec = Spec {
     name: "casefold",
     summary: "Enables casefold for the filesystem (ignore case)",
     usages: &[Usage { line: "<on|off>", words: &[("on", "Enables casefold"), ("off", "Disables casefold")] }],
-    notes: &["The setting is stored; this version of fim looks names up with regard to case."],
-    examples: &["fim-casefold off"],
+    notes: &[
+        "Names keep the case they were made with, and an exact match comes before any other.",
+        "Takes fim's own overlay (fim-overlay). FIM_CASEFOLD=1 turns it on for one start.",
+    ],
+    examples: &["fim-casefold on"],
     frees_file: true,
 };
 
