@@ -338,7 +338,7 @@ fn bash_completes_commands_operations_and_lists() {
     assert_eq!(complete("app.flatimage fim-overlay set "), "overlayfs unionfs bwrap");
     assert_eq!(complete("app.flatimage fim-perms add home,x"), "home,xorg");
     assert_eq!(complete("app.flatimage fim-perms list --"), "--json");
-    assert_eq!(complete("app.flatimage fim-exec "), "--detach");
+    assert_eq!(complete("app.flatimage fim-exec "), "--detach --ephemeral");
     assert_eq!(complete("app.flatimage fim-exec ls "), "");
 }
 

@@ -13,6 +13,7 @@ pub mod extract;
 pub mod inspect;
 pub mod instance;
 mod interrupt;
+mod key;
 pub mod launch;
 mod layer;
 pub mod oci;
@@ -28,6 +29,8 @@ use std::ffi::OsString;
 use std::fmt::Display;
 
 use runtime::error::FAILURE;
+use runtime::image::Config;
+use runtime::installation::{Asked, Installation};
 
 /// The programs of the other roles, which are entered by fork from here.
 #[derive(Debug, Clone, Copy)]
@@ -87,6 +90,10 @@ pub struct Invocation {
     pub name: OsString,
     /// Standard streams that the caller had closed.
     pub closed: [bool; 3],
+    /// Which installation of the image this is about.
+    pub installation: Installation,
+    /// The configuration as the image itself has it, when `image.config` has settings of the installation's own.
+    pub inherited: Option<Config>,
     /// Whether the program runs from a sealed copy, so that the image file is free to be written.
     pub sealed: bool,
 }
@@ -107,24 +114,30 @@ impl Invocation {
         let path = std::fs::canonicalize(path)
             .map_err(|error| Message::boxed(format!("cannot find {}: {error}", path.display())))?;
         let name = path.clone().into_os_string();
-        Ok(Self { image, path, args: Vec::new(), name, closed: [false; 3], sealed: false })
+        let installation = Installation::choose(&path, Asked::default())?;
+        let (args, closed) = (Vec::new(), [false; 3]);
+        Ok(Self { image, path, args, name, closed, installation, inherited: None, sealed: false })
     }
 
     /// The same command line on the image as it is now.
     ///
     /// # Errors
-    /// When the image is none any more.
+    /// When the image is none any more, or the settings of the installation cannot be read.
     fn read_again(&self) -> Result<Self, Failure> {
         let path = self.path.clone();
         let gone = || Message::boxed(format!("{} is no image any more", path.display()));
         let image = runtime::image::Image::open(std::fs::File::open(&path)?, &path)?.ok_or_else(gone)?;
-        Ok(Self {
+        let mut again = Self {
             image,
             path,
             args: self.args.clone(),
             name: self.name.clone(),
             closed: self.closed,
+            installation: self.installation.clone(),
+            inherited: None,
             sealed: self.sealed,
-        })
+        };
+        key::settle(&mut again)?;
+        Ok(again)
     }
 }

@@ -6,11 +6,13 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use runtime::installation::Key;
 use runtime::mount_server::{Stack, ThrowAway};
 use runtime::session::ephemeral::Fresh;
 
 use super::exclusive::is_used;
 use super::facts::Caller;
+use super::stacking::Stacking;
 use crate::{Failure, Invocation, Message, report};
 
 /// File systems that cannot hold a root, by `statfs.f_type` (linux/magic.h): names differ in more than case, modes stay,
@@ -33,18 +35,54 @@ pub struct Data {
     pub(super) throw_away: Option<(ThrowAway, Fresh)>,
 }
 
-/// Where an image's data may lie, in the order they are tried.
-fn candidates(invocation: &Invocation, caller: &Caller) -> Result<Vec<PathBuf>, Failure> {
+/// Where the installation's data may lie, in the order they are tried.
+#[must_use]
+pub fn candidates(invocation: &Invocation, caller: &Caller) -> Vec<PathBuf> {
+    candidates_of(invocation, caller, invocation.installation.key.as_ref())
+}
+
+fn candidates_of(invocation: &Invocation, caller: &Caller, key: Option<&Key>) -> Vec<PathBuf> {
+    match key {
+        None => places(invocation, caller, DATA),
+        Some(key) => keys(invocation, caller).iter().map(|keys| keys.join(key.as_str())).collect(),
+    }
+}
+
+/// The directories that may hold the data of keys, in the order they are tried.
+#[must_use]
+pub fn keys(invocation: &Invocation, caller: &Caller) -> Vec<PathBuf> {
+    match invocation.installation.keys() {
+        Some(keys) => vec![keys.to_owned()],
+        None => places(invocation, caller, KEYS),
+    }
+}
+
+/// What a directory is called in each of the places where it may lie.
+struct Names {
+    /// Below the directory that `FIM_DIR_DATA` names.
+    chosen: &'static str,
+    /// Behind the point and the name of the image, beside it.
+    beside: &'static str,
+    /// Behind the image's UUID, in the user's data directory.
+    user: &'static str,
+}
+
+const DATA: Names = Names { chosen: "", beside: ".data", user: "" };
+/// Beside the data of the default installation, so that removing that leaves the keys alone.
+const KEYS: Names = Names { chosen: "keys", beside: ".keys", user: ".keys" };
+
+fn places(invocation: &Invocation, caller: &Caller, names: Names) -> Vec<PathBuf> {
     if let Some(chosen) = caller.variable("FIM_DIR_DATA").filter(|value| !value.is_empty()) {
         let chosen = PathBuf::from(chosen);
-        return Ok(vec![std::path::absolute(&chosen).unwrap_or(chosen)]);
+        let chosen = std::path::absolute(&chosen).unwrap_or(chosen);
+        return vec![if names.chosen.is_empty() { chosen } else { chosen.join(names.chosen) }];
     }
-    let mut places = vec![beside(&invocation.path)];
+    let mut places = vec![beside(&invocation.path, names.beside)];
     let base = absolute(caller, "XDG_DATA_HOME").or_else(|| home(caller).map(|home| home.join(".local/share")));
     if let Some(base) = base {
-        places.push(base.join("fim").join(invocation.image.superblock.uuid.to_string()));
+        places.push(base.join("fim").join(format!("{}{}", invocation.image.superblock.uuid, names.user)));
     }
-    Ok(places)
+    places
 }
 
 fn absolute(caller: &Caller, name: &str) -> Option<PathBuf> {
@@ -66,18 +104,24 @@ pub fn on_a_medium(invocation: &Invocation, caller: &Caller) -> bool {
         && home(caller).is_none_or(|home| device(&home) != Some(own))
 }
 
-/// `.NAME.data` beside the image file.
-fn beside(image: &Path) -> PathBuf {
+/// `.NAME.data` beside the image file, or another ending.
+fn beside(image: &Path, ending: &str) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(image.file_name().unwrap_or_default());
-    name.push(".data");
+    name.push(ending);
     image.with_file_name(name)
 }
 
 /// The data directory in use, when one exists already. Touches nothing.
 #[must_use]
 pub fn existing(invocation: &Invocation, caller: &Caller) -> Option<PathBuf> {
-    candidates(invocation, caller).ok()?.into_iter().find(|place| is_used(place))
+    existing_of(invocation, caller, invocation.installation.key.as_ref())
+}
+
+/// As [`existing`], of the installation with this key.
+#[must_use]
+pub fn existing_of(invocation: &Invocation, caller: &Caller, key: Option<&Key>) -> Option<PathBuf> {
+    candidates_of(invocation, caller, key).into_iter().find(|place| is_used(place))
 }
 
 /// The data directory in use, when one exists already, for a command that changes it. Touches nothing.
@@ -85,14 +129,15 @@ pub fn existing(invocation: &Invocation, caller: &Caller) -> Option<PathBuf> {
 /// # Errors
 /// When it belongs to somebody else.
 pub(crate) fn owned_by(invocation: &Invocation, caller: &Caller) -> Result<Option<PathBuf>, Failure> {
-    let Some(place) = candidates(invocation, caller)?.into_iter().find(|place| is_used(place)) else { return Ok(None) };
+    let Some(place) = existing(invocation, caller) else { return Ok(None) };
     Ok(owned(&place, caller)?.then_some(place))
 }
 
 /// The data directory in use, or the one that a start would try first. Touches nothing.
 #[must_use]
 pub fn place(invocation: &Invocation, caller: &Caller) -> Option<PathBuf> {
-    existing(invocation, caller).or_else(|| candidates(invocation, caller).ok()?.into_iter().next())
+    let key = invocation.installation.key.as_ref();
+    existing(invocation, caller).or_else(|| candidates_of(invocation, caller, key).into_iter().next())
 }
 
 /// Finds or makes the data directory with `root` and `work` in it. A place that suits the kernel's overlay goes before
@@ -101,12 +146,21 @@ pub fn place(invocation: &Invocation, caller: &Caller) -> Option<PathBuf> {
 /// # Errors
 /// When no place will do; the message names each and why.
 pub fn prepare(invocation: &Invocation, caller: &Caller, stack: Stack) -> Result<Data, Failure> {
-    let directory = find(invocation, caller, stack)?;
+    let directory = find(invocation, caller, invocation.installation.key.as_ref(), stack)?;
     Ok(Data { home: Some(directory.clone()), directory, throw_away: None })
 }
 
-fn find(invocation: &Invocation, caller: &Caller, stack: Stack) -> Result<PathBuf, Failure> {
-    let places = candidates(invocation, caller)?;
+/// As [`prepare`], of the installation with this key, with the overlay that is set.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_of(invocation: &Invocation, caller: &Caller, key: Option<&Key>) -> Result<PathBuf, Failure> {
+    let stacking = Stacking::of(&invocation.image.config, |name| caller.variable(name));
+    find(invocation, caller, key, stacking.stack())
+}
+
+fn find(invocation: &Invocation, caller: &Caller, key: Option<&Key>, stack: Stack) -> Result<PathBuf, Failure> {
+    let places = candidates_of(invocation, caller, key);
     // Data that exists is used wherever it is, so that nothing seems lost when a place becomes writable later.
     for place in &places {
         if is_used(place) && owned(place, caller)? && fs::create_dir_all(place.join("work")).is_ok() {
@@ -170,7 +224,7 @@ pub fn survey(
     mut look: impl FnMut(&Path, Stack),
 ) -> Result<Survey, Failure> {
     let used = existing(invocation, caller);
-    let places = used.map_or_else(|| candidates(invocation, caller), |place| Ok(vec![place]))?;
+    let places = used.map_or_else(|| candidates(invocation, caller), |place| vec![place]);
     let mut refused = Vec::new();
     let own = Stack::Userspace { casefold: false };
     for stack in [Some(stack), (stack == Stack::Kernel).then_some(own)].into_iter().flatten() {
@@ -187,7 +241,7 @@ pub fn survey(
             let _ = fs::remove_dir_all(&trial);
             match tried {
                 Ok(()) => {
-                    let beside = *place == beside(&invocation.path);
+                    let beside = *place == self::beside(&invocation.path, DATA.beside);
                     return Ok(Survey { beside, place: place.clone(), stack, refused });
                 }
                 Err(why) => refused.push(format!("{}: {why}", place.display())),
@@ -270,7 +324,7 @@ mod tests {
 
     #[test]
     fn data_lies_beside_the_image() {
-        assert_eq!(beside(Path::new("/a b/app.flatimage")), Path::new("/a b/.app.flatimage.data"));
+        assert_eq!(beside(Path::new("/a b/app.flatimage"), DATA.beside), Path::new("/a b/.app.flatimage.data"));
     }
 
     #[test]

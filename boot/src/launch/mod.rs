@@ -17,6 +17,7 @@ pub mod identity;
 mod ld_cache;
 mod lines;
 pub mod plan;
+pub(crate) mod revision;
 pub(crate) mod rung;
 pub mod session;
 pub(crate) mod signals;
@@ -35,7 +36,7 @@ use runtime::emulation::{Answering, Emulator};
 use runtime::image::Config;
 use runtime::instance::{self, Start, TerminalUse};
 use runtime::portal::Adoption;
-use runtime::sandbox::plan::Plan;
+use runtime::sandbox::plan::{Plan, Step};
 use runtime::sandbox::points::Journal;
 use runtime::session::registry::Registry;
 use runtime::sys::process::{self, Side};
@@ -167,13 +168,19 @@ fn instance(
             }
         }
     };
+    let files = if data.throw_away.is_some() {
+        revision::passing_steps(&plan.revision)
+    } else {
+        revision::settle(&data.directory, &facts.revision, &joined.rung, &facts.caller)?;
+        revision::steps(&data.directory, &plan.revision)
+    };
     // 4. Be an instance: take the next ID.
     let instance = joined.register(&plan)?;
     // 5. Make PID 1 of the instance, as a child of this process; it begins while the session may still be mounting.
     let (ours, theirs) = Channel::pair()?;
     let directory = Registry::new(&joined.directory).directory(instance.id);
     let filter = bus::start(facts.host.proxy.as_deref(), &plan.grants, &directory)?;
-    let guest = Guest { plan: &plan, joined: &joined, id: instance.id, roles, filter: filter.as_ref() };
+    let guest = Guest { plan: &plan, joined: &joined, id: instance.id, roles, filter: filter.as_ref(), files };
     let detached = report.map(|report| joined.detached(report, instance.id)).transpose()?;
     let intermediate = guest.start(theirs, points)?;
     if detached.is_some() {
@@ -216,6 +223,8 @@ struct Guest<'a> {
     id: u64,
     roles: Roles,
     filter: Option<&'a bus::Filter>,
+    /// What puts the files of the installation in place.
+    files: Vec<Step>,
 }
 
 impl Guest<'_> {
@@ -228,6 +237,7 @@ impl Guest<'_> {
     fn sandbox(&self) -> Plan {
         let mut sandbox = self.plan.sandbox.clone();
         sandbox.steps.extend(self.filter.iter().flat_map(|filter| filter.steps.iter().cloned()));
+        sandbox.steps.extend(self.files.iter().cloned());
         sandbox.steps.extend(self.portal().map(|directory| crate::portal::bind(&directory)));
         sandbox
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
 use runtime::image::{Config, Permission};
+use runtime::installation::revision::Revision;
 use runtime::instance::TerminalUse;
 use runtime::mount_server::MAX_LAYERS;
 use runtime::portal::PROGRAMS;
@@ -17,7 +18,7 @@ use runtime::spawn::TIME_ZONE_RULE;
 use super::facts::{self, Facts};
 use super::grants::{self, Grant};
 use super::stacking::Stacking;
-use super::{Program, binds, environment, identity, joined_words, terminal_use};
+use super::{Program, binds, environment, identity, joined_words, revision, terminal_use};
 use crate::version::Build;
 
 /// A start that cannot be made.
@@ -78,6 +79,8 @@ pub struct LaunchPlan {
     pub makes_points: bool,
     /// Host commands that the guest may run.
     pub portal: Vec<String>,
+    /// Revision of the files that the instance sees.
+    pub revision: Revision,
     /// Files that a session which begins with this start reads ahead.
     pub startup: Vec<Vec<u8>>,
     /// Seconds since the epoch.
@@ -116,6 +119,8 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
             steps: steps(config, program, facts, &account, &grants)?,
             account,
             private_network: !network,
+            // Servers of several installations, which do not know of each other, have the same port.
+            low_ports: facts.installation.key.is_some(),
             keep_capabilities: root,
         },
         terminal: terminal_use(facts.terminals, facts.foreground),
@@ -124,6 +129,7 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
         makes_points: !grants.is_empty() || !facts.binds.is_empty(),
         grants,
         portal: config.portal.clone(),
+        revision: facts.revision.now.clone(),
         startup: startup(config, program),
         now: facts.now,
     })
@@ -163,6 +169,7 @@ fn command(
         ("FIM_DIR_SELF", facts::directory(&facts.image).into()),
     ];
     ours.extend(OWN_DIRECTORIES.map(|(name, path)| (name, path.into())));
+    ours.extend(revision::variables(&facts.installation, &facts.revision.now));
     if reads_shell_start(config, program, facts) {
         ours.push(("BASHRC_FILE", SHELL_START.into()));
     }

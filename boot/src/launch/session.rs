@@ -105,6 +105,8 @@ pub fn enter(
 ) -> Result<Entered, Failure> {
     let data = place.directory.as_path();
     let mut starting = lock::wait(data, lock::START)?;
+    // fim-key may have put another directory in its place.
+    let replaced = |starting: &lock::Held| invocation.installation.key.is_some() && !starting.is_current();
     let root = plan.kind == Kind::Root;
     // Whoever adds a managed layer holds the session lock, so this is looked for when that is known to be free, or held
     // by a session.
@@ -115,6 +117,7 @@ pub fn enter(
     };
     loop {
         match lock::attempt(data, lock::SESSION)? {
+            _ if replaced(&starting) => starting = lock::wait(data, lock::START)?,
             Ok(held) => {
                 let rung = rung::settle(data, facts, root, false)?;
                 exclusive::recover(data, &rung, &facts.caller, &invocation.path)?;
@@ -212,7 +215,8 @@ fn fresh_directory(
     let data = &place.directory;
     let base = directory::runtime(facts.caller.uid, facts.caller.variable("XDG_RUNTIME_DIR"))?;
     let uuid = &invocation.image.superblock.uuid.0;
-    let path = base.join(directory::session_name(facts.caller.uid, &invocation.path, uuid, OsStr::new(""), data));
+    let key = invocation.installation.key.as_ref().map(|key| key.as_str()).unwrap_or_default();
+    let path = base.join(directory::session_name(facts.caller.uid, &invocation.path, uuid, OsStr::new(key), data));
     let registry = Registry::new(&path);
     if fs::symlink_metadata(&path).is_ok() {
         directory::open_private(&path, facts.caller.uid, "XDG_RUNTIME_DIR")?;

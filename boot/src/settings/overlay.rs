@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use runtime::installation::Setting;
 use serde_json::json;
 
 use super::{change, invalid_operation, json_flag, no_more, operation, print_json};
@@ -28,7 +29,7 @@ pub fn run(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> 
                     name.escape_debug()
                 ))
             })?;
-            change(invocation, |config| {
+            change(invocation, Setting::Overlay, |config| {
                 config.overlay = kind;
                 super::stacking(config);
                 Ok(0)

@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 
+use runtime::installation::Setting;
+
 use super::{change, no_more};
 use crate::{Failure, Invocation, Message};
 
@@ -11,7 +13,7 @@ use crate::{Failure, Invocation, Message};
 /// Wrong words, and an image that cannot be changed; nothing is changed then.
 pub fn notify(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> {
     let on = on_or_off("notify", words)?;
-    change(invocation, |config| {
+    change(invocation, Setting::Notify, |config| {
         config.notify = on;
         Ok(0)
     })
@@ -23,7 +25,7 @@ pub fn notify(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failur
 /// As [`notify`].
 pub fn casefold(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> {
     let on = on_or_off("casefold", words)?;
-    change(invocation, |config| {
+    change(invocation, Setting::Casefold, |config| {
         config.casefold = on;
         super::stacking(config);
         Ok(0)

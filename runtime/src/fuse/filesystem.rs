@@ -22,6 +22,7 @@ use super::attr::{self, FOREVER};
 use super::blocks::Blocks;
 use super::node::{self, Node};
 use super::reader::Reader;
+use super::recording::Recording;
 use super::server::Owners;
 use super::{listing, xattr};
 use crate::squashfs::{Archive, Error, Inode, InodeRef, Kind};
@@ -56,11 +57,18 @@ pub(super) struct LayerFs {
     xattrs: bool,
     no_open: bool,
     no_opendir: bool,
+    recording: Option<Arc<Recording>>,
 }
 
 impl LayerFs {
-    /// `ahead` is the number of read-ahead threads, 0 for none.
-    pub(super) fn new(blocks: Arc<Blocks>, owners: Owners, ahead: usize, cache_bytes: usize) -> Self {
+    /// `ahead` is the number of read-ahead threads, 0 for none; what is read is noted in `recording`.
+    pub(super) fn new(
+        blocks: Arc<Blocks>,
+        owners: Owners,
+        ahead: usize,
+        cache_bytes: usize,
+        recording: Option<Arc<Recording>>,
+    ) -> Self {
         let stored = blocks.layers().iter().any(|layer| layer.superblock().xattr_table.is_some());
         Self {
             reader: Reader::new(Arc::clone(&blocks), ahead, cache_bytes),
@@ -69,6 +77,7 @@ impl LayerFs {
             owners,
             no_open: false,
             no_opendir: false,
+            recording,
         }
     }
 
@@ -240,6 +249,9 @@ impl Filesystem for LayerFs {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        if let Some(recording) = &self.recording {
+            recording.note(ino.0);
+        }
         let inode = self.reader.remembered(ino.0).map_or_else(
             || match self.find(ino)? {
                 Some(Found { layer, inode, .. }) => Ok((layer, Arc::new(inode))),

@@ -4,6 +4,7 @@
 pub mod diagnose;
 mod ending;
 pub(crate) mod overlay;
+pub mod reads;
 mod userspace;
 mod warm;
 
@@ -29,6 +30,7 @@ use crate::sandbox::points;
 use crate::sandbox::subordinate::Helpers;
 use crate::session::ephemeral;
 use crate::session::lock::Held;
+use crate::session::marks;
 use crate::session::pipe;
 use crate::session::record::Record;
 use crate::session::registry::Registry;
@@ -93,6 +95,8 @@ pub struct Request {
     pub shape: Vec<String>,
     /// Files that a start reads, relative to the root.
     pub startup: Vec<Vec<u8>>,
+    /// Where to write which files were read, when the session ends.
+    pub reads: Option<PathBuf>,
     /// Set for a throw-away session.
     pub throw_away: Option<ThrowAway>,
 }
@@ -376,7 +380,7 @@ fn stack(request: &Request, opened: Opened<'_>, archives: Vec<Arc<Archive>>) -> 
         Some(_) => overlay::memory(&request.data)?,
     };
     // The kernel would not understand plain marks.
-    let is_plain = userspace::is_recorded(top.and_then(Path::parent).unwrap_or(&writable));
+    let is_plain = marks::is_recorded(top.and_then(Path::parent).unwrap_or(&writable));
     let stack = match request.stack {
         Stack::Kernel if is_plain => Stack::Userspace { casefold: false },
         stack => stack,
@@ -395,7 +399,7 @@ fn stack(request: &Request, opened: Opened<'_>, archives: Vec<Arc<Archive>>) -> 
         (Opened::Image(_, device), Stack::Kernel) => (device, archives),
     };
     let count = archives.len();
-    let server = serve_image(archives.clone(), device, &layers, &request.ids)?;
+    let server = serve_image(archives.clone(), device, &layers, request)?;
     warm::begin(&layers, count, &request.startup);
     match overlay::mount(&layers, count, top, &writable, &root)? {
         Ok(()) => Ok(Served::Kernel(Some(server))),
@@ -425,13 +429,14 @@ fn serve_image(
     archives: Vec<Arc<Archive>>,
     device: OwnedFd,
     directory: &Path,
-    ids: &IdMap,
+    request: &Request,
 ) -> Result<fuse::Server, Error> {
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let options = fuse::mount_data(device.as_raw_fd(), 0, 0);
     mount(Some("fim"), directory, Some("fuse.fim"), flags, Some(options.as_str()))
         .map_err(diagnose::mount("mount", "the layers (FUSE)"))?;
-    let options = fuse::Options { owners: owners(ids), ..fuse::Options::default() };
+    let options =
+        fuse::Options { owners: owners(&request.ids), record: request.reads.is_some(), ..fuse::Options::default() };
     fuse::serve(device, archives, &options).map_err(io_error("serve", "the layers"))
 }
 
@@ -442,8 +447,14 @@ fn sweep_points(request: &Request) {
     }
 }
 
+/// Removes the session's files.
 fn clean_up(request: Request, served: Served, ending: Ending) {
     sweep_points(&request);
+    if let (Some(path), Served::Kernel(Some(server))) = (&request.reads, &served)
+        && let Err(error) = reads::write(path, &server.files_read())
+    {
+        log::warn!("cannot write which files were read to {}: {error}", path.display());
+    }
     // An empty lock says that no session lives, should a reader look before the process is gone.
     let _ = request.lock.file().set_len(0);
     // A mount point cannot be removed where it is one. Should this fail, the host daemon removes what is left.
