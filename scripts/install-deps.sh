@@ -19,6 +19,7 @@ test tar              GNU tar makes archives for the packer
 test xz-utils         compressed archives for the packer
 test zstd             compressed archives for the packer
 test podman          makes container images that the builder packs, and containers that images run in
+test crun            runs podman's containers
 test perl-base        reads directories in ways that no shell does
 test util-linux       setpriv, setsid, unshare, mount, prlimit
 test uidmap           newuidmap and newgidmap map subordinate IDs

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use runtime::cache::Cache;
+use runtime::mount_server::Stack;
 use runtime::probe::{self, Refusal, Verdict};
 use runtime::session::{directory, pipe};
 
 use crate::launch::facts::{self, Facts};
+use crate::launch::stacking::Stacking;
 use crate::launch::{data, rung};
 use crate::{Failure, Invocation, cache, stage};
 
@@ -123,15 +125,12 @@ impl Examination {
 
     fn data(&mut self, invocation: &Invocation, facts: &Facts) {
         let mounts = self.works(MOUNTS);
+        let wanted = Stacking::of(&invocation.image.config, |name| facts.caller.variable(name)).stack();
         let mut stacked = None;
-        let surveyed = data::survey(invocation, &facts.caller, |trial| {
-            if !mounts {
-                return Ok(());
+        let surveyed = data::survey(invocation, &facts.caller, wanted, |trial, stack| {
+            if mounts && stack == Stack::Kernel {
+                stacked = Some(probe::overlay(trial));
             }
-            let verdict = probe::overlay(trial);
-            let outcome = verdict.as_ref().map(drop).map_err(|refusal| refusal.why.clone());
-            stacked = Some(verdict);
-            outcome
         });
         let place = match surveyed {
             Ok(survey) => {
@@ -149,11 +148,24 @@ impl Examination {
                 None
             }
         };
-        match stacked {
-            Some(verdict) => self.add("overlay", true, verdict),
-            None => self.depend("overlay", true, if mounts { DATA } else { MOUNTS }, || Ok(String::new())),
-        }
+        self.overlay(stacked, place.is_some());
         self.users(place.as_deref(), facts);
+    }
+
+    /// The kernel's overlay, or else fim's own, which needs FUSE.
+    fn overlay(&mut self, kernel: Option<Verdict>, placed: bool) {
+        let own = self.works(FUSE);
+        let (kernel_works, needed) = (matches!(kernel, Some(Ok(_))), !own);
+        match kernel {
+            Some(verdict) => self.add("overlay", needed, verdict),
+            None if placed && self.works(MOUNTS) => {
+                self.depend("overlay", true, FUSE, || Ok("fim's own, through FUSE".to_owned()));
+            }
+            None => self.depend("overlay", true, if placed { MOUNTS } else { DATA }, || Ok(String::new())),
+        }
+        if kernel_works || own {
+            self.rungs.push(("overlay", if kernel_works { "the kernel's" } else { "fim's own" }.to_owned()));
+        }
     }
 
     /// Which users there are inside.

@@ -206,53 +206,49 @@ pub struct Survey {
     pub place: PathBuf,
     /// Whether it lies beside the image.
     pub beside: bool,
+    /// Whose overlay suits it.
+    pub stack: Stack,
     /// What is wrong with each place that comes before it.
     pub refused: Vec<String>,
 }
 
-/// Finds out where [`prepare`] would put the data, and leaves nothing there: each place is rehearsed in a directory of
-/// its own, in which `root` and `work` exist while `rehearse` runs.
+/// Finds out where [`prepare`] would put the data, and leaves nothing there: each place is tried in a directory of its
+/// own, in which `root` and `work` exist while `look` looks at the one that will do.
 ///
 /// # Errors
 /// When no place will do: each, and why.
 pub fn survey(
     invocation: &Invocation,
     caller: &Caller,
-    mut rehearse: impl FnMut(&Path) -> Result<(), String>,
+    stack: Stack,
+    mut look: impl FnMut(&Path, Stack),
 ) -> Result<Survey, Failure> {
-    let places = existing(invocation, caller).map_or_else(|| candidates(invocation, caller), |place| vec![place]);
-    let stack = Stacking::of(&invocation.image.config, |name| caller.variable(name)).stack();
+    let used = existing(invocation, caller);
+    let places = used.map_or_else(|| candidates(invocation, caller), |place| vec![place]);
     let mut refused = Vec::new();
-    let mut rehearse_in = |place: &Path, stack: Stack| {
-        // As deep as directories exist: what is missing below would be made there.
-        let parent = place.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
-        let trial = parent.join(format!(".fim-doctor-{}", std::process::id()));
-        let kernel = stack == Stack::Kernel;
-        let tried = make(&trial, stack).and_then(|()| if kernel { rehearse(&trial) } else { Ok(()) });
-        // Its own files only; what cannot be removed would have been reported by `make`.
-        let _ = fs::remove_dir_all(&trial);
-        tried
-    };
-    let survey = |place: PathBuf, refused: Vec<String>| {
-        let beside = place == beside(&invocation.path, DATA.beside);
-        Survey { place, beside, refused }
-    };
-    for place in &places {
-        if fs::symlink_metadata(place).is_ok() && !owned(place, caller)? {
-            refused.push(format!("{}: it is not a directory", place.display()));
-            continue;
-        }
-        match rehearse_in(place, stack) {
-            Ok(()) => return Ok(survey(place.clone(), refused)),
-            Err(why) => refused.push(format!("{}: {why}", place.display())),
+    let own = Stack::Userspace { casefold: false };
+    for stack in [Some(stack), (stack == Stack::Kernel).then_some(own)].into_iter().flatten() {
+        for place in &places {
+            if fs::symlink_metadata(place).is_ok() && !owned(place, caller)? {
+                refused.push(format!("{}: it is not a directory", place.display()));
+                continue;
+            }
+            // As deep as directories exist: what is missing below would be made there.
+            let Some(parent) = place.ancestors().find(|path| path.is_dir()) else { continue };
+            let trial = parent.join(format!(".fim-doctor-{}", std::process::id()));
+            let tried = make(&trial, stack).map(|()| look(&trial, stack));
+            // Its own files only; what cannot be removed would have been reported by `make`.
+            let _ = fs::remove_dir_all(&trial);
+            match tried {
+                Ok(()) => {
+                    let beside = *place == self::beside(&invocation.path, DATA.beside);
+                    return Ok(Survey { beside, place: place.clone(), stack, refused });
+                }
+                Err(why) => refused.push(format!("{}: {why}", place.display())),
+            }
         }
     }
-    for place in places.iter().filter(|_| stack == Stack::Kernel) {
-        let is_free = fs::symlink_metadata(place).is_err() || owned(place, caller)?;
-        if is_free && rehearse_in(place, Stack::Userspace { casefold: false }).is_ok() {
-            return Ok(survey(place.clone(), refused));
-        }
-    }
+    refused.dedup();
     Err(Message::boxed(refused.join("; ")))
 }
 

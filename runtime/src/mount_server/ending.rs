@@ -24,6 +24,15 @@ pub(super) struct Alive {
     mounts: Option<File>,
 }
 
+/// Why a server ends.
+#[derive(Clone, Copy)]
+pub(super) enum Ending {
+    /// No instance is left, or the session cannot be waited for.
+    Left,
+    /// The image's medium has gone.
+    Lost,
+}
+
 /// What has happened.
 enum Event {
     Nothing,
@@ -42,7 +51,7 @@ impl Alive {
 
     /// Blocks until no instance is left and none is joining, or the image's medium has gone. In the first case the start
     /// lock is held until the process has ended.
-    pub(super) fn wait_for_end(&mut self, request: &Request, mut channel: UnixStream) {
+    pub(super) fn wait_for_end(&mut self, request: &Request, mut channel: UnixStream) -> Ending {
         // The starter says that it holds its own write end by closing its side, or by dying.
         let _ = channel.read(&mut [0]);
         drop(channel);
@@ -53,17 +62,17 @@ impl Alive {
         loop {
             match self.wait(PollTimeout::NONE) {
                 // Every instance sees this process end.
-                Event::Lost => return,
-                Event::Mounts if is_lost(&request.lower) => return,
+                Event::Lost => return Ending::Lost,
+                Event::Mounts if is_lost(&request.lower) => return Ending::Lost,
                 Event::Mounts | Event::Nothing => continue,
                 Event::HungUp => {}
             }
             // Whoever joins holds the start lock until it holds a write end.
-            let Ok(starting) = lock::wait(&request.data, lock::START) else { return };
+            let Ok(starting) = lock::wait(&request.data, lock::START) else { return Ending::Left };
             if let Event::HungUp = self.wait(PollTimeout::ZERO) {
                 // The lock ends with the process, which has nothing left to do but to clean up.
                 std::mem::forget(starting);
-                return;
+                return Ending::Left;
             }
         }
     }

@@ -37,7 +37,7 @@ use crate::session::registry::Registry;
 use crate::source::ByteSource;
 use crate::squashfs::Archive;
 use crate::sys::{descriptor, process, title};
-use ending::Alive;
+use ending::{Alive, Ending};
 
 /// Kernel overlayfs stacks at most 500 layers; some room is left for what a later version adds.
 pub const MAX_LAYERS: usize = 400;
@@ -262,8 +262,8 @@ const NO_FUSE: u8 = b'F';
 fn run(request: Request, mut channel: UnixStream) -> i32 {
     match serve(&request, &mut channel) {
         Ok((served, mut alive)) => {
-            alive.wait_for_end(&request, channel);
-            clean_up(request, served);
+            let ending = alive.wait_for_end(&request, channel);
+            clean_up(request, served, ending);
             0
         }
         Err(error) => {
@@ -457,7 +457,7 @@ fn sweep_points(request: &Request) {
 }
 
 /// Removes the session's files.
-fn clean_up(request: Request, served: Served) {
+fn clean_up(request: Request, served: Served, ending: Ending) {
     sweep_points(&request);
     if let (Some(path), Some(server)) = (&request.reads, served.server())
         && let Err(error) = reads::write(path, &server.files_read())
@@ -470,12 +470,13 @@ fn clean_up(request: Request, served: Served) {
     for name in ["root", "layers"] {
         let _ = umount2(&request.directory.join(name), MntFlags::MNT_DETACH);
     }
-    match served {
-        // Its threads end with the process.
-        Served::Kernel(server) => std::mem::forget(server),
+    match (served, ending) {
+        // Its threads end with the process. Without the medium, some of them wait for that.
+        (Served::Kernel(server), _) => std::mem::forget(server),
+        (Served::Userspace(server), Ending::Lost) => std::mem::forget(server),
         // What was written may still be in the kernel's cache: an instance that was killed is just going. The kernel
         // writes it back before it gives the mount up. Nobody waits for this but who wants the same data.
-        Served::Userspace(server) => {
+        (Served::Userspace(server), Ending::Left) => {
             if let Err(error) = server.join() {
                 log::warn!("the writable root ended with an error: {error}");
             }
