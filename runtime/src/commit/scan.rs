@@ -16,7 +16,9 @@ use crate::emulation::ledger::{self, Ledger};
 use crate::emulation::owner::{Device, DeviceKind, Owner};
 use crate::extract::attributes::is_overlays_own;
 use crate::extract::merge::OPAQUE;
+use crate::fuse::overlay::{Marks, Meaning};
 use crate::fuse::{NOBODY, OWNER_XATTR};
+use crate::mount_server::userspace;
 use crate::pack::contents::Planned;
 use crate::pack::directory::{self, Files};
 use crate::pack::squash::Covers;
@@ -81,6 +83,7 @@ impl Scan {
             attributes: HashMap::new(),
             owners: Lookup::new(data, owners)?,
             root: &root,
+            marks: userspace::recorded(data).map_err(Error::io("read the marks of", data))?,
         };
         walk.all()?;
         let points = points::recorded(data).map_err(Error::io("read the mount points of", data))?;
@@ -109,6 +112,8 @@ impl Scan {
 
 struct Walk<'a> {
     root: &'a Path,
+    /// How names are marked that are gone.
+    marks: Marks,
     planned: Planned<directory::Found>,
     omitted: Omitted,
     /// Files with more than one name, by inode number.
@@ -146,7 +151,26 @@ impl Walk<'_> {
     }
 
     fn entry(&mut self, parent: NodeId, name: &OsStr, path: &Path, found: &Found) -> Result<Option<NodeId>, Error> {
-        let name = name.as_bytes();
+        let stored = name.as_bytes();
+        let name = match self.marks.meaning(stored) {
+            Meaning::Entry(name) if name == stored => stored,
+            Meaning::Entry(_) => {
+                let reserved =
+                    std::io::Error::other("its name begins with \".wh.\", which stands for a deletion there");
+                return Err(Error::io("commit", path)(reserved));
+            }
+            Meaning::Whiteout(name) => {
+                // A name that is there is not gone.
+                let gone = self.planned.tree.get(parent, &name).is_none();
+                let added = if gone { self.whiteout(parent, &name) } else { Ok(()) };
+                return added.map(|()| None).map_err(unstorable(path));
+            }
+            Meaning::Opaque => {
+                self.opaque.insert(parent);
+                return Ok(None);
+            }
+            Meaning::Nothing => return Ok(None),
+        };
         if found.file_type().is_char_device() && found.rdev() == 0 {
             return self.whiteout(parent, name).map(|()| None).map_err(unstorable(path));
         }
@@ -339,4 +363,35 @@ impl Lookup {
 fn is_storable(device: Device) -> bool {
     let Device { kind, major, minor } = device;
     major < 1 << 12 && minor < 1 << 20 && (kind, major, minor) != (DeviceKind::Character, 0, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_marks_become_those_of_a_layer() {
+        let data = tempfile::tempdir().unwrap();
+        let at = |name: &str| data.path().join("root").join(name);
+        fs::create_dir_all(at("anew")).unwrap();
+        for name in ["anew/.wh..wh..opq", "anew/file", ".wh.gone", ".wh.back", "back", ".wh..wh.plnk"] {
+            fs::write(at(name), "").unwrap();
+        }
+        fs::write(data.path().join("marks"), "fim-marks 1 plain\n").unwrap();
+        let scan = Scan::run(data.path(), Owners::Stored).unwrap();
+        let tree = &scan.planned.tree;
+        let names: Vec<_> =
+            tree.children(Tree::ROOT).map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect();
+        assert_eq!(names, ["anew", "back", "gone"]);
+        let kind = |name: &str| tree.kind(tree.get(Tree::ROOT, name.as_bytes()).unwrap());
+        assert!(matches!(kind("gone"), Some(Kind::CharDevice { major: 0, minor: 0 })));
+        assert!(matches!(kind("back"), Some(Kind::File(_))));
+        let anew = tree.get(Tree::ROOT, b"anew").unwrap();
+        assert!(tree.xattrs(anew).iter().any(|(name, value)| **name == *b"user.overlay.opaque" && **value == *b"y"));
+        assert_eq!(tree.children(anew).count(), 1);
+        fs::write(at(".wh..wh.nx"), "").unwrap();
+        assert!(Scan::run(data.path(), Owners::Stored).is_err());
+        fs::write(data.path().join("marks"), "fim-marks 2\n").unwrap();
+        assert!(Scan::run(data.path(), Owners::Stored).is_err());
+    }
 }

@@ -3,7 +3,7 @@
 
 pub mod diagnose;
 mod overlay;
-mod userspace;
+pub(crate) mod userspace;
 mod warm;
 
 use std::fs::{self, File};

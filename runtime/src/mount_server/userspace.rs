@@ -26,24 +26,27 @@ pub(super) fn is_recorded(data: &Path) -> bool {
     fs::symlink_metadata(data.join(RECORD)).is_ok()
 }
 
+/// The marks that a data directory has.
+pub(crate) fn recorded(data: &Path) -> io::Result<Marks> {
+    match File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(data.join(RECORD)) {
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(Marks::Kernel),
+        opened => {
+            let mut text = String::new();
+            opened?.take(PLAIN.len() as u64 + 1).read_to_string(&mut text)?;
+            let newer = "it is damaged, or of a newer version; set FIM_DIR_DATA to another directory";
+            if text == PLAIN { Ok(Marks::Plain) } else { Err(io::Error::new(io::ErrorKind::InvalidData, newer)) }
+        }
+    }
+}
+
 /// The marks of a data directory: the kernel's where its file system can hold them, so that either overlay can go on with
 /// it. A choice for the others is recorded, and kept when the directory comes to another file system.
 fn settle(data: &Path) -> Result<Marks, Error> {
     let path = data.join(RECORD);
     let error = |action| io_error(action, path.display().to_string());
-    match File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path) {
-        Ok(file) => {
-            let mut text = String::new();
-            file.take(PLAIN.len() as u64 + 1).read_to_string(&mut text).map_err(error("read"))?;
-            if text == PLAIN {
-                return Ok(Marks::Plain);
-            }
-            Err(error("understand")(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "it is damaged, or of a newer version; set FIM_DIR_DATA to another directory",
-            )))
-        }
-        Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+    match is_recorded(data) {
+        true => recorded(data).map_err(error("understand")),
+        false => {
             if fuse::overlay::takes_kernel_marks(&data.join("work")).map_err(error("choose"))? {
                 return Ok(Marks::Kernel);
             }
@@ -52,7 +55,6 @@ fn settle(data: &Path) -> Result<Marks, Error> {
             fs::write(&draft, PLAIN).and_then(|()| fs::rename(&draft, &path)).map_err(error("write"))?;
             Ok(Marks::Plain)
         }
-        Err(other) => Err(error("read")(other)),
     }
 }
 

@@ -29,7 +29,7 @@ const ESCAPED_WHITEOUT: &[u8] = b".wh..wh.w";
 
 /// What a name in a directory of plain marks means.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub(crate) enum Meaning {
     /// This name of the guest.
     Entry(Vec<u8>),
     /// This name of the layers is gone.
@@ -71,7 +71,7 @@ impl Marks {
     }
 
     /// What a stored name means; with kernel marks every name is an entry, which may be a whiteout by its type.
-    pub(super) fn meaning(self, stored: &[u8]) -> Meaning {
+    pub(crate) fn meaning(self, stored: &[u8]) -> Meaning {
         if self == Self::Kernel || !stored.starts_with(PREFIX) {
             return Meaning::Entry(stored.to_vec());
         }
