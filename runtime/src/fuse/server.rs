@@ -71,12 +71,14 @@ pub struct Options {
     pub cache_bytes: usize,
     /// Whether to decompress ahead of sequential readers.
     pub read_ahead: bool,
+    /// Whether the layers are shown as one directory, `0`, as an overlay of them would show them.
+    pub merged: bool,
 }
 
 impl Default for Options {
     /// Real owners, one thread for each processor, 64 MiB of cache, read-ahead.
     fn default() -> Self {
-        Self { owners: Owners::Real, threads: 0, cache_bytes: 64 << 20, read_ahead: true }
+        Self { owners: Owners::Real, threads: 0, cache_bytes: 64 << 20, read_ahead: true, merged: false }
     }
 }
 
@@ -97,7 +99,7 @@ pub struct Stats {
     pub cache_peak: usize,
 }
 
-/// Serves `layers` as directories `0`, `1`, … of one read-only mount.
+/// Serves `layers` as directories `0`, `1`, … of one read-only mount, or merged as `0`.
 ///
 /// `device` is an open `/dev/fuse` whose `mount(2)` the caller has already made with [`mount_data`]. The handshake
 /// (`FUSE_INIT`) is done when this returns, so whoever touches the mount is answered. No other process may keep a
@@ -116,7 +118,7 @@ pub fn serve(device: OwnedFd, layers: Vec<Arc<Archive>>, options: &Options) -> i
     // The kernel's own read-ahead keeps two requests of a reader under way, so the threads that answer decompress in
     // parallel already; as many again would only take the processors from them and from the reader.
     let ahead = if options.read_ahead { (processors / 2).max(1) } else { 0 };
-    let files = LayerFs::new(Arc::clone(&blocks), options.owners, ahead, options.cache_bytes);
+    let files = LayerFs::new(Arc::clone(&blocks), options, ahead);
 
     let mut config = Config::default();
     config.acl = SessionACL::All;

@@ -36,6 +36,10 @@ use crate::sys::{descriptor, process, title};
 /// Kernel overlayfs stacks at most 500 layers; some room is left for what a later version adds.
 pub const MAX_LAYERS: usize = 400;
 
+/// More layers than these are merged by the server: each that the kernel's overlay has to ask costs a start half a
+/// millisecond.
+const MERGED_FROM: usize = 4;
+
 /// File in the data directory that damaged blocks and other errors of the server are written to.
 pub const JOURNAL: &str = "errors.log";
 
@@ -325,9 +329,11 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(Option<fuse::Se
     let directory = request.directory.join("layers");
     let (server, count) = match opened {
         Opened::Image(layers, device) => {
-            let server = serve_image(archives, device, &directory, &request.ids)?;
-            warm::begin(&directory, layers.len(), &request.startup);
-            (Some(server), layers.len())
+            let merged = layers.len() > MERGED_FROM;
+            let count = if merged { 1 } else { layers.len() };
+            let server = serve_image(archives, device, &directory, &request.ids, merged)?;
+            warm::begin(&directory, count, &request.startup);
+            (Some(server), count)
         }
         Opened::Extracted(layers) => (overlay::name_directories(layers, &directory).map(|()| None)?, layers.len()),
     };
@@ -363,6 +369,7 @@ fn serve_image(
     device: OwnedFd,
     directory: &Path,
     ids: &IdMap,
+    merged: bool,
 ) -> Result<fuse::Server, Error> {
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let options = fuse::mount_data(device.as_raw_fd(), 0, 0);
@@ -373,7 +380,7 @@ fn serve_image(
         IdMap::Ranges { uids, gids } => fuse::Owners::Below { uids: end(uids), gids: end(gids) },
         IdMap::Full => fuse::Owners::Real,
     };
-    let options = fuse::Options { owners, ..fuse::Options::default() };
+    let options = fuse::Options { owners, merged, ..fuse::Options::default() };
     fuse::serve(device, archives, &options).map_err(io_error("serve", "the layers"))
 }
 
