@@ -1,6 +1,6 @@
 #!/bin/bash
 # Measures fim and its peers in one run, turn by turn, and prints Markdown:
-#   scripts/bench.sh [--quick] [start] [read] [exec] [pipe] [instances] [settings] [layers]
+#   scripts/bench.sh [--quick] [start] [read] [exec] [pipe] [instances] [settings] [layers] [write]
 # As root, for the peers need it. --quick takes fewer turns: good for a look, not for a record. A first run makes a
 # Debian tree and packs it into target/bench-cache, which takes some minutes.
 set -euo pipefail
@@ -54,6 +54,26 @@ with open(sys.argv[1], "rb") as image, open(sys.argv[2], "wb") as out:
 }
 archive debian 19
 [[ ! $read ]] || archive big 3
+
+# The tree with git and a repository, for what is written.
+write=1
+for word in "$@"; do
+    case $word in
+        --quick) ;;
+        write) write=1; break ;;
+        *) write= ;;
+    esac
+done
+if [[ $write ]]; then
+    if [[ ! -e $cache/write ]]; then
+        rm -rf "$cache/write.part"
+        cp -a "$cache/debian" "$cache/write.part"
+        (cd "$cache" && apt-get download --quiet git && dpkg -x git_*.deb write.part && rm git_*.deb)
+        git clone --quiet --bare . "$cache/write.part/repository"
+        mv "$cache/write.part" "$cache/write"
+    fi
+    "$fim" build "$cache/write" -o "$cache/write.flatimage" --force --quiet --level 3 >/dev/null
+fi
 
 # crun and podman want a cgroup v2 hierarchy: in a mount namespace of the run there is one whatever the host has, and
 # what a run might leave mounted ends with it.

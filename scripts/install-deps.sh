@@ -47,6 +47,9 @@ bench bubblewrap      a peer: sandbox
 bench crun            a peer: container runtime
 bench podman          a peer: container engine
 bench util-linux      unshare, mount
+bench fuse-overlayfs  a peer: userspace overlay
+bench unionfs-fuse    a peer: userspace union
+bench git             clones a repository
 bench python3         statistics
 TABLE
 }

@@ -204,7 +204,7 @@ fn a_killed_session_leaves_mount_points_to_the_next() {
     let session = Tree::of(running.pid());
     let server = session.0.iter().find(|member| member.name == "fim-mount").expect("the session has a mount server");
     server.kill();
-    running.wait().exits(125);
+    running.wait_as_it_is().exits(125);
     world.wait_for_end();
     assert!(fs::metadata(world.data().join("mount-points")).unwrap().len() > 0, "nobody was killed in time");
     world.app(&["fim-bind", "del", "0"]).run().succeeds();

@@ -3,10 +3,12 @@
 mod harness;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
-use harness::World;
 use harness::layers::{assert_same, changeable, seen, upper_names};
 use harness::owners::one_id;
+use harness::{World, is_root};
+use nix::sys::signal::Signal;
 
 /// Ten rounds of changes, each committed to the target.
 fn rounds(world: &World, target: &str, seed: u64) {
@@ -167,4 +169,67 @@ fn a_start_waits_for_a_commit_and_sees_what_was_committed() {
     for waiting in [start, other] {
         assert_eq!(waiting.wait().succeeds().text(), "x");
     }
+}
+
+#[test]
+fn junk_in_the_writable_layer_is_named_and_nothing_is_lost() {
+    let world = World::new();
+    world.sh("mkdir /srv; echo x > /srv/file").run().succeeds();
+    world.wait_for_end();
+    let script = "mkdir .app.flatimage.data/root/srv/there; mount -t tmpfs fim .app.flatimage.data/root/srv/there; \
+                  echo kept > .app.flatimage.data/root/srv/there/file; \
+                  \"$IMAGE\" fim-layer commit layer --level 0; echo $?; cat .app.flatimage.data/root/srv/there/file";
+    let outcome = world.in_namespace(script).run();
+    assert!(outcome.text().ends_with("125\nkept"), "{outcome:?}");
+    outcome.complains_of(&["something is mounted on", "root/srv/there", "unmount it"]);
+    if is_root() {
+        // Of somebody else, where root has one ID.
+        fs::write(world.data().join("ids"), "fim-ids 1\none\n").unwrap();
+        let secret = world.upper("srv/secret");
+        fs::write(&secret, "").unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+        std::os::unix::fs::chown(&secret, Some(4711), Some(4711)).unwrap();
+        let commit = world.app(&["fim-layer", "commit", "layer", "--level", "0"]);
+        commit.run().exits(125).complains_of(&["srv/secret", "Permission denied"]);
+        fs::remove_file(&secret).unwrap();
+    }
+    assert_eq!(world.sh("cat /srv/file").prints(), "x");
+}
+
+#[test]
+fn a_read_only_image_keeps_its_changes_and_may_commit_elsewhere() {
+    let world = World::new();
+    let script = "export FIM_DIR_DATA=$PWD/home/data; mkdir place; cp app.flatimage place; mount --bind place place; \
+                  mount -o remount,bind,ro place; cd place; ./app.flatimage fim-exec sh -c 'echo x > /etc/made'; \
+                  ./app.flatimage fim-layer commit binary --level 0; echo $?; \
+                  ./app.flatimage fim-layer commit layer --level 0; ./app.flatimage fim-exec cat /etc/made";
+    let outcome = world.in_namespace(script).run();
+    assert!(outcome.text().starts_with("125\n") && outcome.text().ends_with("\nx"), "{outcome:?}");
+    outcome.complains_of(&["cannot write", "place/app.flatimage", "Read-only file system", "commit to a layer"]);
+}
+
+#[test]
+fn a_layer_on_another_base_shows_no_whiteouts() {
+    let world = World::new();
+    world.sh("rm /usr/share/dir/one; echo x > /usr/share/dir/new").run().succeeds();
+    world.app(&["fim-layer", "commit", "file", "a.layer", "--level", "0"]).run().succeeds();
+    let other = World::with_tree(|tree| fs::remove_dir_all(tree.join("usr/share/dir")).unwrap(), &[]);
+    let shown =
+        other.sh("ls /usr/share/dir; ls /usr/share/dir/one 2>&1").env("FIM_LAYERS", world.path("a.layer")).run();
+    assert!(shown.text().starts_with("new\n") && shown.text().contains("No such file"), "{shown:?}");
+}
+
+#[test]
+fn an_interrupted_commit_leaves_everything_as_it_was_or_done() {
+    let world = World::new();
+    world.sh("cp /usr/share/noise /one; for n in 1 2 3 4 5 6 7 8 9; do cat /one /one > /two; mv /two /one; done").run();
+    let before = fs::metadata(world.image()).unwrap().len();
+    let mut commit = world.app(&["fim-layer", "commit", "binary", "--level", "9"]).spawn();
+    commit.expect("Gathering files");
+    commit.signal(Signal::SIGINT);
+    commit.wait().dies_of(Signal::SIGINT);
+    let done = upper_names(&world).is_empty();
+    assert_eq!(fs::metadata(world.image()).unwrap().len() > before, done);
+    assert!(!world.data().join("commit").exists() && !world.data().join("committed").exists());
+    assert_eq!(world.sh("ls / | grep one").prints(), "one");
 }

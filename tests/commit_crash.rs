@@ -5,7 +5,7 @@ mod harness;
 
 use std::fs;
 
-use harness::layers::{add_tree_program, assert_same, seen, upper_names};
+use harness::layers::{add_tree_program, assert_same, seen, upper_names, without_counts};
 use harness::{Outcome, TestCommand, World, need};
 use runtime::image::Image;
 
@@ -40,9 +40,12 @@ fn killed(world: &World, call: &str, count: u32, words: &[&str]) -> Outcome {
 /// How many layers there are, in the image and beside it.
 fn layers(world: &World) -> usize {
     let image = Image::open(fs::File::open(world.image()).unwrap(), world.image()).unwrap().unwrap();
-    let managed = fs::read_dir(world.data().join("layers")).into_iter().flatten();
-    let managed = managed.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|end| end == "layer"));
-    image.config.layers.len() + managed.count()
+    image.config.layers.len() + managed(world)
+}
+
+fn managed(world: &World) -> usize {
+    let files = fs::read_dir(world.data().join("layers")).into_iter().flatten();
+    files.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|end| end == "layer")).count()
 }
 
 fn change(world: &World, round: u32) {
@@ -102,4 +105,33 @@ fn a_commit_to_the_image_may_be_killed_at_any_moment() {
 #[test]
 fn a_commit_to_a_managed_layer_may_be_killed_at_any_moment() {
     each_kill(&["layer"]);
+}
+
+#[test]
+fn merging_layers_may_be_killed_at_any_moment() {
+    let world = World::with_tree(add_tree_program, &[]);
+    let (mut round, mut kills) = (0, 0);
+    for stack in ["layer", "binary"] {
+        for (call, most) in CALLS {
+            for count in 1..=most.min(5) {
+                // Two or more layers to merge, and changes above them.
+                while stack == "layer" && managed(&world) < 3 || stack == "binary" && layers(&world) < 3 {
+                    change(&world, round);
+                    world.app(&["fim-layer", "commit", stack, "--level", "0"]).run().succeeds();
+                    round += 1;
+                }
+                let before = without_counts(&seen(&world));
+                world.wait_for_end();
+                let outcome = killed(&world, call, count, &["fim-layer", "squash", stack, "--level", "0"]);
+                kills += 1;
+                let after = without_counts(&seen(&world));
+                assert_same(&before, &after, &format!("{stack} killed at {call} {count}: {outcome:?}"));
+                if outcome.status.success() {
+                    break;
+                }
+            }
+        }
+        fs::remove_dir_all(world.data().join("layers")).unwrap_or_default();
+    }
+    assert!(kills > 20, "only {kills} system calls were killed");
 }

@@ -196,6 +196,19 @@ fn layers_outside_of_the_image_are_extracted_too() {
 }
 
 #[test]
+fn a_committed_layer_hides_what_it_did() {
+    let world = World::new();
+    let look = "$IMAGE fim-root sh -c 'find /usr /etc | sort; cat /usr/share/dir/*; stat -c %a%F /usr/share/*'";
+    let script = format!(
+        "$IMAGE fim-root sh -c 'cd /usr/share; rm -r dir noise; mkdir dir; echo n > dir/new; chmod 711 dir; mkfifo pipe' && \
+         {look} > before && $IMAGE fim-layer commit binary --level 0 > /dev/null && {look} > after && \
+         grep -q dir/new after && ! grep -q noise after && cmp before after"
+    );
+    without_fuse(&world, &script).run().succeeds().with_stdout("");
+    assert_eq!(cached(&world).iter().filter(|name| name.ends_with(".lock")).count(), 2, "one for each layer");
+}
+
+#[test]
 fn processes_at_once_extract_once() {
     let world = large();
     let script = r#"
@@ -358,5 +371,15 @@ fn a_damaged_layer_is_not_extracted() {
     world.host_sh(flip).env("AT", (size - 400_000).to_string()).run().succeeds();
     let outcome = without_fuse(&world, "$IMAGE fim-exec true").run().exits(125);
     outcome.complains_of(&["cannot extract /", "fim-verify", "nothing of it was left"]);
+    nothing_is_cached(&world);
+}
+
+#[test]
+fn our_own_overlay_is_refused_with_a_reason() {
+    let world = World::new();
+    for (name, value) in [("FIM_OVERLAY", "unionfs"), ("FIM_CASEFOLD", "1")] {
+        let outcome = without_fuse(&world, "\"$IMAGE\" fim-exec true").env(name, value).run().exits(125);
+        outcome.complains_of(&["userspace overlay", "/dev/fuse", "fim-overlay set bwrap", "fim-casefold off"]);
+    }
     nothing_is_cached(&world);
 }

@@ -4,7 +4,7 @@ mod harness;
 
 use std::fs;
 
-use harness::layers::{assert_same, changeable, seen, upper_names};
+use harness::layers::{assert_same, changeable, seen, upper_names, without_counts};
 use harness::owners::one_id;
 use harness::{Terminal, World};
 use runtime::image::Image;
@@ -91,13 +91,6 @@ fn layered(world: &World, target: &str, seed: u32, count: u32) {
         world.app(&["fim-layer", "commit", target, "--level", "0"]).run().succeeds().quietly();
     }
     world.root(&["tree", "churn", &(seed + count).to_string(), "50"]).run().succeeds();
-}
-
-/// A layer may count links that another layer covers.
-fn without_counts(tree: &str) -> String {
-    let uncounted =
-        |line: &str| line.split(' ').filter(|word| !word.starts_with("links=")).collect::<Vec<_>>().join(" ");
-    tree.lines().map(uncounted).collect::<Vec<_>>().join("\n")
 }
 
 fn squash(world: &World, stack: &str, count: usize) {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use runtime::emulation::ledger;
 use runtime::error::chain;
+use runtime::installation::revision;
 use runtime::sandbox::points;
 use runtime::{base, mount_server};
 use serde_json::json;
@@ -23,7 +24,16 @@ use crate::stack::MANAGED;
 use crate::{Failure, Invocation, Message, cli};
 
 /// What `clear` removes, besides the writable layer. Locks stay: whoever waits for one must not find another.
-const OURS: [&str; 6] = [MANAGED, rung::NAME, ledger::NAME, points::FILE, base::NAME, mount_server::JOURNAL];
+const OURS: [&str; 8] = [
+    MANAGED,
+    rung::NAME,
+    ledger::NAME,
+    points::FILE,
+    base::NAME,
+    mount_server::JOURNAL,
+    revision::FILES,
+    revision::RECORD,
+];
 
 /// Runs `fim-data` with the words after it; returns its exit code.
 ///

@@ -12,6 +12,7 @@ pub mod extract;
 pub mod inspect;
 pub mod instance;
 mod interrupt;
+mod key;
 pub mod launch;
 mod layer;
 pub mod oci;
@@ -27,6 +28,8 @@ use std::ffi::OsString;
 use std::fmt::Display;
 
 use runtime::error::FAILURE;
+use runtime::image::Config;
+use runtime::installation::Installation;
 
 /// The programs of the other roles, which are entered by fork from here.
 #[derive(Debug, Clone, Copy)]
@@ -86,6 +89,10 @@ pub struct Invocation {
     pub name: OsString,
     /// Standard streams that the caller had closed.
     pub closed: [bool; 3],
+    /// Which installation of the image this is about.
+    pub installation: Installation,
+    /// The configuration as the image itself has it, when `image.config` has settings of the installation's own.
+    pub inherited: Option<Config>,
     /// Whether the program runs from a sealed copy, so that the image file is free to be written.
     pub sealed: bool,
 }
@@ -94,18 +101,22 @@ impl Invocation {
     /// The same command line on the image as it is now.
     ///
     /// # Errors
-    /// When the image is none any more.
+    /// When the image is none any more, or the settings of the installation cannot be read.
     fn read_again(&self) -> Result<Self, Failure> {
         let path = self.path.clone();
         let gone = || Message::boxed(format!("{} is no image any more", path.display()));
         let image = runtime::image::Image::open(std::fs::File::open(&path)?, &path)?.ok_or_else(gone)?;
-        Ok(Self {
+        let mut again = Self {
             image,
             path,
             args: self.args.clone(),
             name: self.name.clone(),
             closed: self.closed,
+            installation: self.installation.clone(),
+            inherited: None,
             sealed: self.sealed,
-        })
+        };
+        key::settle(&mut again)?;
+        Ok(again)
     }
 }

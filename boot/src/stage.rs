@@ -14,15 +14,17 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use runtime::image::Image;
+use runtime::installation::Installation;
 use runtime::portal;
 use runtime::sys::{descriptor, memfd, process, title};
 
-use crate::{Failure, Invocation, Message};
+use crate::{Failure, Invocation, Message, key};
 
-/// First argument of the second stage; followed by the image's descriptor, its path, and which streams were closed.
+/// First argument of the second stage; followed by the image's descriptor, its path, which streams were closed, and the
+/// installation.
 const SECOND_STAGE: &str = "fim\u{1}stage";
 /// Number of hidden arguments, [`SECOND_STAGE`] included.
-const HIDDEN: usize = 4;
+const HIDDEN: usize = 5;
 
 /// What the program is.
 #[derive(Debug)]
@@ -63,13 +65,16 @@ pub fn enter(args: Vec<OsString>) -> Result<Stage, Failure> {
     let Some(image) = Image::open(exe, &path)? else { return Ok(Stage::Tool { args }) };
     let mut args = args.into_iter();
     let name = args.next().unwrap_or_default();
-    let mut invocation = Invocation { image, path, args: args.collect(), name, closed, sealed: false };
+    let (installation, args) = key::choose(&path, args.collect())?;
+    let mut invocation = Invocation { image, path, args, name, closed, installation, inherited: None, sealed: false };
+    key::redirect(&invocation)?;
     if crate::cli::needs_free_file(&invocation.args) {
         // Returns only where executing the copy is forbidden; the file then stays busy while this start lives.
         free_the_file(&invocation)?;
     }
     warn_of_damage(&invocation.image);
     invocation.sealed = false;
+    key::settle(&mut invocation)?;
     Ok(Stage::Image { invocation: Box::new(invocation) })
 }
 
@@ -105,6 +110,7 @@ pub(crate) fn free_the_file(invocation: &Invocation) -> Result<(), Failure> {
         &OsString::from(image.file.as_raw_fd().to_string()),
         invocation.path.as_os_str(),
         OsStr::new(&closed),
+        &invocation.installation.encode(),
     ];
     let words = std::iter::once(invocation.name.as_os_str())
         .chain(hidden)
@@ -123,13 +129,13 @@ fn second(args: Vec<OsString>) -> Result<Stage, Failure> {
     let mut words = args.into_iter();
     let name = words.next().ok_or_else(broken)?;
     let mut hidden = words.by_ref().skip(1);
-    let (Some(fd), Some(path), Some(closed)) = (hidden.next(), hidden.next(), hidden.next()) else {
-        return Err(broken());
-    };
+    let given = (hidden.next(), hidden.next(), hidden.next(), hidden.next());
+    let (Some(fd), Some(path), Some(closed), Some(installation)) = given else { return Err(broken()) };
     let fd = fd.to_str().and_then(|fd| fd.parse().ok()).ok_or_else(broken)?;
     let path = PathBuf::from(path);
-    let args: Vec<OsString> = words.collect();
+    let installation = Installation::decode(&installation, &path).ok_or_else(broken)?;
     let file = File::from(descriptor::adopt(fd)?);
+    let args: Vec<OsString> = words.collect();
     show_as(&path, &name, &args);
     let image = Image::open(file, &path)?.ok_or_else(broken)?;
     warn_of_damage(&image);
@@ -137,7 +143,9 @@ fn second(args: Vec<OsString>) -> Result<Stage, Failure> {
     for (stream, bit) in streams.iter_mut().zip(closed.as_bytes()) {
         *stream = *bit == b'1';
     }
-    let invocation = Invocation { image, path, args, name, closed: streams, sealed: true };
+    let mut invocation =
+        Invocation { image, path, args, name, closed: streams, installation, inherited: None, sealed: true };
+    key::settle(&mut invocation)?;
     Ok(Stage::Image { invocation: Box::new(invocation) })
 }
 

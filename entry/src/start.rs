@@ -11,8 +11,8 @@ use crate::kernel::{call, checked};
 use crate::session::{self, PATH, SEALS};
 
 /// Arguments of the second stage before the user's own (`boot/src/stage.rs`): its mark, the image's descriptor, the
-/// image's path, and which standard streams were closed.
-const HIDDEN: usize = 4;
+/// image's path, which standard streams were closed, and the installation, which is the default one here.
+const HIDDEN: usize = 5;
 
 /// What the kernel gave to the program: the argument and the environment vector, each with a null pointer at its end.
 pub(crate) struct Command {
@@ -59,6 +59,51 @@ impl Command {
         }
     }
 
+    /// The path that was executed, before symlinks were resolved.
+    #[inline(always)]
+    fn executed(&self) -> Option<&[u8]> {
+        let mut entry = self.environment;
+        // SAFETY: behind the null pointer at the end of the environment stand pairs of a kind and a value, the last of
+        // which has the kind AT_NULL (getauxval(3)).
+        unsafe {
+            while entry.read() != 0 {
+                entry = entry.add(1);
+            }
+            entry = entry.add(1);
+            while entry.read() != libc::AT_EXECFN as usize {
+                if entry.read() == libc::AT_NULL as usize {
+                    return None;
+                }
+                entry = entry.add(2);
+            }
+            Some(string(entry.add(1).read()))
+        }
+    }
+
+    /// Whether this may be about another installation than the default one (`runtime::installation`): a key is in the
+    /// environment, or was executed through a link with an underscore in its name, or through the link of a key.
+    #[inline(always)]
+    fn may_have_key(&self, image: &[u8]) -> Option<bool> {
+        if self.variable(b"FIM_INSTANCE_KEY=").is_some_and(|value| !value.is_empty()) {
+            return Some(true);
+        }
+        let executed = self.executed()?;
+        let (rest, name) = split_last(executed);
+        let (data, holder) = split_last(rest);
+        let keys = split_last(split_last(data).0).1;
+        if equal(holder, b"image") && equal(keys.get(keys.len().saturating_sub(4)..)?, b"keys") {
+            return Some(true);
+        }
+        let image = split_last(image).1;
+        if equal(name, image) {
+            return Some(false);
+        }
+        // Through a link: to the image itself, or to another link, which may have a key in its name.
+        let mut place = [MaybeUninit::uninit(); libc::PATH_MAX as usize];
+        let target = split_last(read_link(executed, &mut place)?).1;
+        Some(name.iter().position(|&byte| byte == b'_').is_some() || !equal(target, image))
+    }
+
     /// What this asks for; `None` when the C library's side has to decide.
     #[inline(always)]
     fn wish(&self) -> Option<Wish> {
@@ -73,6 +118,16 @@ impl Command {
             Some(name) if equal(name, b"instance") && equal(self.argument(2)?, b"exec") => Some(Wish::Join),
             Some(_) => None,
         }
+    }
+}
+
+/// The directory and the name of a path.
+#[inline(always)]
+fn split_last(path: &[u8]) -> (&[u8], &[u8]) {
+    let split = path.iter().rposition(|&byte| byte == b'/').and_then(|at| Some((path.get(..at)?, path.get(at + 1..)?)));
+    match split {
+        Some(parts) => parts,
+        None => (&[], path),
     }
 }
 
@@ -109,6 +164,9 @@ pub(crate) fn become_second_stage(command: &Command) -> Option<Infallible> {
     let image = Image::open()?;
     let mut path = Text::<PATH>::new();
     read_own_path(&mut path)?;
+    if command.may_have_key(path.as_bytes())? {
+        return None;
+    }
     let mut data = Text::<PATH>::new();
     match command.variable(b"FIM_DIR_DATA=").filter(|value| !value.is_empty()) {
         Some(chosen) => data.push(chosen)?,
@@ -129,16 +187,22 @@ pub(crate) fn become_second_stage(command: &Command) -> Option<Infallible> {
 
 #[inline(always)]
 fn read_own_path(path: &mut Text<PATH>) -> Option<()> {
-    let mut place = [MaybeUninit::<u8>::uninit(); libc::PATH_MAX as usize];
-    let link = c"/proc/self/exe".as_ptr();
-    let arguments = [libc::AT_FDCWD as usize, link as usize, place.as_mut_ptr() as usize, place.len(), 0, 0];
+    let mut place = [MaybeUninit::uninit(); libc::PATH_MAX as usize];
+    let link = c"/proc/self/exe".to_bytes();
+    path.push(read_link(link, &mut place)?)?;
+    Some(())
+}
+
+/// What a link holds; behind `link` stands its end, a zero.
+#[inline(always)]
+fn read_link<'a>(link: &[u8], place: &'a mut [MaybeUninit<u8>; libc::PATH_MAX as usize]) -> Option<&'a [u8]> {
+    let arguments = [libc::AT_FDCWD as usize, link.as_ptr() as usize, place.as_mut_ptr() as usize, place.len(), 0, 0];
     // SAFETY: the link's name is a string with its end, and the kernel writes into `place` only.
     let len = checked(unsafe { call(libc::SYS_readlinkat, arguments) })?;
     // One that fills the place may have been cut.
     let found = place.get(..len).filter(|found| found.len() < place.len())?;
     // SAFETY: the kernel has written these.
-    path.push(unsafe { core::slice::from_raw_parts(found.as_ptr().cast(), len) })?;
-    Some(())
+    Some(unsafe { core::slice::from_raw_parts(found.as_ptr().cast(), len) })
 }
 
 /// `.NAME.data` beside the image.
@@ -159,8 +223,14 @@ fn execute(command: &Command, program: &File, image: &File, path: &[u8]) -> Opti
     let vector = checked(unsafe { call(libc::SYS_mmap, [0, bytes, access as usize, kind as usize, usize::MAX, 0]) })?
         as *mut usize;
     let mark: &CStr = c"fim\x01stage";
-    let hidden: [*const u8; HIDDEN] =
-        [mark.as_ptr().cast(), descriptor.as_bytes().as_ptr(), path.as_ptr(), c"000".as_ptr().cast()];
+    let (streams, installation): (&CStr, &CStr) = (c"000", c"");
+    let hidden: [*const u8; HIDDEN] = [
+        mark.as_ptr().cast(),
+        descriptor.as_bytes().as_ptr(),
+        path.as_ptr(),
+        streams.as_ptr().cast(),
+        installation.as_ptr().cast(),
+    ];
     // SAFETY: the vector has room for all of these; its last element is zero, as all of the memory was.
     unsafe {
         vector.write(if command.count == 0 { c"".as_ptr() as usize } else { command.arguments.read() });

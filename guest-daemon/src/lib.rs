@@ -88,7 +88,7 @@ fn build(start: &Start) -> Result<Built, Error> {
     let pipes = mount::clone_tree(&start.directory, false).map_err(Error::system("keep the instance's pipes"))?;
     let doorbell = pipe::listener(&start.directory.join(pipe::GUEST))?;
     // The caller's creation mask is the command's, not that of the mount points and files made here.
-    let mask = process::set_umask(0o022);
+    let mask = process::set_umask(apply::MASK);
     // 5. Mounts and root: with every capability over the session's user namespace.
     apply::enter(&start.plan, &start.root, start.points.as_ref())?;
     process::set_umask(mask);

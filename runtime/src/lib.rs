@@ -5,13 +5,16 @@ pub mod base;
 pub mod cache;
 pub mod commit;
 pub mod control;
+pub mod copy;
 pub mod emulation;
 pub mod error;
 pub mod export;
 pub mod extract;
 pub mod fuse;
 pub mod host;
+#[macro_use]
 pub mod image;
+pub mod installation;
 pub mod instance;
 pub mod journal;
 pub mod line_ends;

@@ -13,6 +13,7 @@ from commands import exec_section, pipe_section
 from settings import settings
 from start import start
 from turns import mount_point, run, work
+from write import write
 
 SECTIONS = {
     "start": start,
@@ -22,6 +23,7 @@ SECTIONS = {
     "instances": instances_section,
     "settings": settings,
     "layers": layers,
+    "write": write,
 }
 
 

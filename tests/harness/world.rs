@@ -161,8 +161,13 @@ impl World {
         self.path("runtime/fim")
     }
 
-    /// Gives a command the environment of this world, in its directory.
+    /// Gives a command the environment of this world, in its directory. `FIM_TEST_OVERLAY=unionfs` has any test run over
+    /// our own overlay.
     pub fn equip(&self, command: TestCommand) -> TestCommand {
+        let command = match std::env::var_os("FIM_TEST_OVERLAY") {
+            Some(kind) => command.env("FIM_OVERLAY", kind),
+            None => command,
+        };
         command
             .current_dir(self.directory.path())
             .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")

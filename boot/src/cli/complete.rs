@@ -126,7 +126,7 @@ fn place(token: &str) -> Place {
         "topic" => Place::Words(COMMANDS.iter().map(|spec| spec.name.to_owned()).collect()),
         flag if flag.starts_with("--") => Place::Words(names(vec![flag])),
         "program" | "command" | "id" | "args..." | "names..." | "keys..." | "'key=value'..." | "src" | "dst"
-        | "index" | "url" | "seconds" | "signal" => Place::Free,
+        | "index" | "url" | "seconds" | "signal" | "key" => Place::Free,
         alternatives => Place::Words(names(alternatives.split('|').collect())),
     }
 }
@@ -183,7 +183,7 @@ mod tests {
             table.lines().find_map(|line| line.strip_prefix(before)?.strip_prefix(':')).map(str::to_owned)
         };
         assert!(COMMANDS.iter().all(|spec| words("").unwrap().contains(&format!("fim-{}", spec.name))));
-        assert_eq!(words("fim-perms").unwrap(), "add del set list clear explain");
+        assert_eq!(words("fim-perms").unwrap(), "add del set list clear explain inherit");
         assert!(words("fim-perms add").unwrap().starts_with(",all audio"));
         assert_eq!(words("fim-overlay set").unwrap(), "overlayfs unionfs bwrap");
         assert_eq!(words("fim-bind add").unwrap(), "--required ro rw dev");

@@ -64,6 +64,9 @@ pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i
         return Ok(0);
     }
     let rest = &args[1..];
+    if let Some(code) = settings::inherit(invocation, spec.name, rest)? {
+        return Ok(code);
+    }
     match spec.name {
         "exec" | "root" => {
             let program = Program::given(rest, spec.name == "root").ok_or_else(|| {
@@ -75,6 +78,7 @@ pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i
             launch::run(invocation, &program, roles, build)
         }
         "instance" => crate::instance::run(invocation, rest, roles, build),
+        "key" => crate::key::run(invocation, rest),
         "portal" => crate::portal::configure::run(invocation, rest),
         "perms" => settings::sets::perms(invocation, rest),
         "env" => settings::env::run(invocation, rest),

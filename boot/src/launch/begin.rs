@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::unistd::Pid;
-use runtime::mount_server::{self, Layer, Lower, Refused, Request, ThrowAway};
+use runtime::mount_server::{self, Layer, Lower, Refused, Request, Stack, ThrowAway};
 use runtime::session::lock;
 use runtime::source::{ByteSource, FileRange};
 use runtime::sys::process;
@@ -26,6 +26,8 @@ pub(super) struct Beginning<'a> {
     pub rung: &'a Rung,
     /// Layers outside of the image.
     pub external: &'a [External],
+    /// What stacks the layers.
+    pub stack: Stack,
     /// What shapes the stack, for the session record.
     pub shape: Vec<String>,
     /// Files that the session reads ahead.
@@ -42,9 +44,11 @@ impl Beginning<'_> {
         held: lock::Held,
         interrupt: &mut Option<Interrupt>,
     ) -> Result<(OwnedFd, Server, Pid), Failure> {
-        log::debug!("Overlay type: {}", self.invocation.image.config.overlay.name());
         match self.server(Lower::Image(self.layers()?), held)? {
             Ok(begun) => Ok(begun),
+            Err(why) if self.stack != Stack::Kernel => {
+                Err(Message::boxed(format!("{}: {why}", mount_server::diagnose::userspace_without_fuse())))
+            }
             Err(why) => {
                 // The first server has the session lock until it is gone.
                 let held = lock::wait(self.data, lock::SESSION)?;
@@ -80,6 +84,7 @@ impl Beginning<'_> {
         let ids = self.rung.session(self.caller);
         let mut starting = mount_server::start(Request {
             lower,
+            stack: self.stack,
             directory: self.directory.to_owned(),
             data: self.data.to_owned(),
             ids: ids.clone(),

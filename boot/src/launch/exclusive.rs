@@ -71,7 +71,7 @@ pub(crate) fn take(invocation: &Invocation, purpose: &str) -> Result<Option<Excl
 }
 
 /// Takes the session lock and marks it; the inner error has the IDs of the instances that use the data.
-pub(super) fn hold(data: &Path) -> Result<Result<lock::Held, String>, Failure> {
+pub(crate) fn hold(data: &Path) -> Result<Result<lock::Held, String>, Failure> {
     loop {
         let starting = lock::wait(data, lock::START)?;
         let theirs = match lock::attempt(data, lock::SESSION)? {
@@ -151,7 +151,7 @@ pub(super) fn wait_for_command(theirs: &File, data: &Path) -> Result<(), Failure
 ///
 /// # Errors
 /// When the data directory cannot be brought into a state in which it can be used.
-pub(super) fn recover(data: &Path, rung: &Rung, caller: &Caller, image: &Path) -> Result<(), Failure> {
+pub(crate) fn recover(data: &Path, rung: &Rung, caller: &Caller, image: &Path) -> Result<(), Failure> {
     if !commit::interrupted(data) {
         return Ok(());
     }

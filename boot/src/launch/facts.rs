@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{getegid, geteuid};
+use runtime::installation::{Installation, revision};
 use runtime::sandbox::account;
 use runtime::sys::{capability, process};
 
@@ -59,6 +60,10 @@ pub struct Facts {
     pub binds: Vec<Expanded>,
     /// Absolute path of the image file.
     pub image: PathBuf,
+    /// The installation.
+    pub installation: Installation,
+    /// Which revision of it this start belongs to.
+    pub revision: revision::Step,
     /// Where its payload begins, in bytes.
     pub payload: u64,
     /// Seconds since the epoch.
@@ -132,6 +137,8 @@ pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
         host: host::look(config.permissions, &caller),
         binds,
         image: invocation.path.clone(),
+        installation: invocation.installation.clone(),
+        revision: super::revision::decide(&super::data::candidates(invocation, &caller), config)?,
         payload: invocation.image.superblock.payload,
         privileged: is_privileged(&caller),
         caller,
@@ -207,6 +214,8 @@ fn zone_rule(file: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use runtime::installation::Asked;
+
     use super::*;
 
     /// A host as plain as can be, for a caller without privileges that has these variables.
@@ -226,7 +235,9 @@ pub(crate) mod tests {
             outputs: Outputs::new(),
             host: Host::default(),
             binds: Vec::new(),
-            image: "/images/app".into(),
+            image: "/images/app.flatimage".into(),
+            installation: Installation::choose(Path::new("/images/app.flatimage"), Asked::default()).unwrap(),
+            revision: revision::Step::decide(None, "content".to_owned()),
             payload: 4096,
             now: 0,
         }

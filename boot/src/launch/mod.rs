@@ -17,9 +17,11 @@ pub mod identity;
 mod ld_cache;
 mod lines;
 pub mod plan;
+pub(crate) mod revision;
 pub(crate) mod rung;
 pub mod session;
 pub(crate) mod signals;
+pub(crate) mod stacking;
 mod starter;
 pub(crate) mod terminal;
 
@@ -34,7 +36,7 @@ use runtime::emulation::{Answering, Emulator};
 use runtime::image::Config;
 use runtime::instance::{self, Start, TerminalUse};
 use runtime::portal::Adoption;
-use runtime::sandbox::plan::Plan;
+use runtime::sandbox::plan::{Plan, Step};
 use runtime::sandbox::points::Journal;
 use runtime::session::registry::Registry;
 use runtime::sys::process::{self, Side};
@@ -141,8 +143,12 @@ fn instance(
     let plan = plan::make(&invocation.image.config, program, facts, build)?;
     binds::warn_of_missing(&facts.binds);
     // 2. Find or make the writable data.
-    let prepare = if is_ephemeral(program, facts) { ephemeral::prepare } else { data::prepare };
-    let mut data = prepare(invocation, &facts.caller)?;
+    let prepared = if is_ephemeral(program, facts) {
+        ephemeral::prepare(invocation, &facts.caller)
+    } else {
+        data::prepare(invocation, &facts.caller, plan.stacking.stack())
+    };
+    let mut data = prepared?;
     let points = plan.makes_points.then(|| Journal::open(&data.directory)).transpose()?;
     // 3. Join the session that uses it, or begin one. The start lock is held from here to step 6.
     let mut joined = match session::enter(invocation, &plan, &data, facts, true)? {
@@ -161,13 +167,19 @@ fn instance(
             }
         }
     };
+    let files = if data.throw_away.is_some() {
+        revision::passing_steps(&plan.revision)
+    } else {
+        revision::settle(&data.directory, &facts.revision, &joined.rung, &facts.caller)?;
+        revision::steps(&data.directory, &plan.revision)
+    };
     // 4. Be an instance: take the next ID.
     let instance = joined.register(&plan)?;
     // 5. Make PID 1 of the instance, as a child of this process; it begins while the session may still be mounting.
     let (ours, theirs) = Channel::pair()?;
     let directory = Registry::new(&joined.directory).directory(instance.id);
     let filter = bus::start(facts.host.proxy.as_deref(), &plan.grants, &directory)?;
-    let guest = Guest { plan: &plan, joined: &joined, id: instance.id, roles, filter: filter.as_ref() };
+    let guest = Guest { plan: &plan, joined: &joined, id: instance.id, roles, filter: filter.as_ref(), files };
     let detached = report.map(|report| joined.detached(report, instance.id)).transpose()?;
     let intermediate = guest.start(theirs, points)?;
     if detached.is_some() {
@@ -179,7 +191,7 @@ fn instance(
         joined.wait_for_portal(adoption, roles)?;
     }
     // 6. Have it build the instance as soon as the session's root is mounted, and let others start.
-    let live = joined.complete(instance.id)?;
+    let live = joined.complete(instance.id, plan.stacking)?;
     if let Some((_, fresh)) = data.throw_away.take() {
         fresh.hand_over();
     }
@@ -199,6 +211,8 @@ struct Guest<'a> {
     id: u64,
     roles: Roles,
     filter: Option<&'a bus::Filter>,
+    /// What puts the files of the installation in place.
+    files: Vec<Step>,
 }
 
 impl Guest<'_> {
@@ -211,6 +225,7 @@ impl Guest<'_> {
     fn sandbox(&self) -> Plan {
         let mut sandbox = self.plan.sandbox.clone();
         sandbox.steps.extend(self.filter.iter().flat_map(|filter| filter.steps.iter().cloned()));
+        sandbox.steps.extend(self.files.iter().cloned());
         sandbox.steps.extend(self.portal().map(|directory| crate::portal::bind(&directory)));
         sandbox
     }

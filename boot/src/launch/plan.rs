@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
 use runtime::image::{Config, Permission};
+use runtime::installation::revision::Revision;
 use runtime::instance::TerminalUse;
 use runtime::mount_server::MAX_LAYERS;
 use runtime::portal::PROGRAMS;
@@ -16,7 +17,8 @@ use runtime::spawn::TIME_ZONE_RULE;
 
 use super::facts::{self, Facts};
 use super::grants::{self, Grant};
-use super::{Program, binds, environment, identity, joined_words, terminal_use};
+use super::stacking::Stacking;
+use super::{Program, binds, environment, identity, joined_words, revision, terminal_use};
 use crate::version::Build;
 
 /// A start that cannot be made.
@@ -53,6 +55,8 @@ impl From<std::ffi::NulError> for Error {
 /// Everything a start is going to do.
 #[derive(Debug, Clone)]
 pub struct LaunchPlan {
+    /// What stacks the layers.
+    pub stacking: Stacking,
     /// What of the image shapes the stack of the session; a start that differs is refused.
     pub shape: Vec<String>,
     /// How many layers the image gives to it.
@@ -75,6 +79,8 @@ pub struct LaunchPlan {
     pub makes_points: bool,
     /// Host commands that the guest may run.
     pub portal: Vec<String>,
+    /// Revision of the files that the instance sees.
+    pub revision: Revision,
     /// Files that a session which begins with this start reads ahead.
     pub startup: Vec<Vec<u8>>,
     /// Seconds since the epoch.
@@ -102,8 +108,10 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
     let mut namespaces =
         CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWCGROUP;
     namespaces.set(CloneFlags::CLONE_NEWNET, !network);
+    let stacking = Stacking::of(config, |name| facts.caller.variable(name));
     Ok(LaunchPlan {
-        shape: shape(config, build),
+        stacking,
+        shape: shape(config, build, stacking),
         layers,
         namespaces,
         command: command(config, program, facts, &account, build, &grants)?,
@@ -111,6 +119,8 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
             steps: steps(config, program, facts, &account, &grants)?,
             account,
             private_network: !network,
+            // Servers of several installations, which do not know of each other, have the same port.
+            low_ports: facts.installation.key.is_some(),
             keep_capabilities: root,
         },
         terminal: terminal_use(facts.terminals, facts.foreground),
@@ -119,6 +129,7 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
         makes_points: !grants.is_empty() || !facts.binds.is_empty(),
         grants,
         portal: config.portal.clone(),
+        revision: facts.revision.now.clone(),
         startup: startup(config, program),
         now: facts.now,
     })
@@ -130,11 +141,12 @@ fn startup(config: &Config, program: &Program) -> Vec<Vec<u8>> {
     config.startup.iter().filter(|path| program.boots || is_shared(path)).cloned().collect()
 }
 
-fn shape(config: &Config, build: Build) -> Vec<String> {
+fn shape(config: &Config, build: Build, stacking: Stacking) -> Vec<String> {
     let mut shape = vec![format!("program {} {}", build.version, build.commit)];
     for layer in config.layers.iter().filter(|layer| layer.kind == runtime::image::LayerKind::Squashfs) {
         shape.push(format!("layer {}", layer.digest));
     }
+    shape.extend(stacking.shape());
     shape
 }
 
@@ -157,6 +169,7 @@ fn command(
         ("FIM_DIR_SELF", facts::directory(&facts.image).into()),
     ];
     ours.extend(OWN_DIRECTORIES.map(|(name, path)| (name, path.into())));
+    ours.extend(revision::variables(&facts.installation, &facts.revision.now));
     if reads_shell_start(config, program, facts) {
         ours.push(("BASHRC_FILE", SHELL_START.into()));
     }

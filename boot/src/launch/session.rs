@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use runtime::host;
+use runtime::image::OverlayKind;
 use runtime::mount_server;
 use runtime::portal;
 use runtime::session::record::Record;
@@ -26,6 +27,7 @@ use super::exclusive;
 use super::facts::Facts;
 use super::plan::LaunchPlan;
 use super::rung::{self, Rung};
+use super::stacking::Stacking;
 use crate::{Failure, Invocation, Message, Roles, stack};
 
 /// A session that this start is going to be part of, with the start lock held.
@@ -101,6 +103,8 @@ pub fn enter(
 ) -> Result<Entered, Failure> {
     let data = place.directory.as_path();
     let mut starting = lock::wait(data, lock::START)?;
+    // fim-key may have put another directory in its place.
+    let replaced = |starting: &lock::Held| invocation.installation.key.is_some() && !starting.is_current();
     let root = plan.kind == Kind::Root;
     // Whoever adds a managed layer holds the session lock, so this is looked for when that is known to be free, or held
     // by a session.
@@ -111,6 +115,7 @@ pub fn enter(
     };
     loop {
         match lock::attempt(data, lock::SESSION)? {
+            _ if replaced(&starting) => starting = lock::wait(data, lock::START)?,
             Ok(held) => {
                 let rung = rung::settle(data, facts, root, false)?;
                 exclusive::recover(data, &rung, &facts.caller, &invocation.path)?;
@@ -134,6 +139,7 @@ pub fn enter(
                     caller,
                     rung: &rung,
                     external: &external,
+                    stack: plan.stacking.stack(),
                     shape,
                     startup: &plan.startup,
                     throw_away: place.throw_away.as_ref().map(|(session, _)| session.clone()),
@@ -207,7 +213,8 @@ fn fresh_directory(
     let data = &place.directory;
     let base = directory::runtime(facts.caller.uid, facts.caller.variable("XDG_RUNTIME_DIR"))?;
     let uuid = &invocation.image.superblock.uuid.0;
-    let path = base.join(directory::session_name(facts.caller.uid, &invocation.path, uuid, OsStr::new(""), data));
+    let key = invocation.installation.key.as_ref().map(|key| key.as_str()).unwrap_or_default();
+    let path = base.join(directory::session_name(facts.caller.uid, &invocation.path, uuid, OsStr::new(key), data));
     let registry = Registry::new(&path);
     if fs::symlink_metadata(&path).is_ok() {
         directory::open_private(&path, facts.caller.uid, "XDG_RUNTIME_DIR")?;
@@ -276,7 +283,7 @@ fn same_shape(record: &Record, shape: &[String], data: &Path) -> Result<(), Fail
     let live = Registry::new(&record.directory).live()?;
     let ids: Vec<String> = live.iter().map(|instance| format!("{}:{}", instance.id, instance.pid)).collect();
     Err(Message::boxed(format!(
-        "the data directory {} is in use by instances ({}) with other layers or of another version ({}); end them first, or set FIM_DIR_DATA to another directory",
+        "the data directory {} is in use by instances ({}) with other layers or settings, or of another version ({}); end them first, or set FIM_DIR_DATA to another directory",
         data.display(),
         ids.join(" "),
         shown
@@ -335,13 +342,15 @@ impl Joined {
     ///
     /// # Errors
     /// Why it cannot be mounted.
-    pub fn complete(self, id: u64) -> Result<Live, Failure> {
+    pub fn complete(self, id: u64, stacking: Stacking) -> Result<Live, Failure> {
         let registry = Registry::new(&self.directory);
         let alive = match self.server_state {
             Server::Live(alive) => alive,
             Server::Starting(starting) => {
                 // Dropped at the end, when the write end is open: the server then counts on that one.
-                let _ready = starting.ready().map_err(Message::boxed)?;
+                let ready = starting.ready().map_err(Message::boxed)?;
+                let kind = if ready.replaced { Stacking { kind: OverlayKind::Unionfs, ..stacking } } else { stacking };
+                log::debug!("Overlay type: {}", kind.token());
                 open_alive(&self.directory)?.ok_or_else(|| {
                     Message::boxed("the mount server ended as soon as it was ready; see the kernel log")
                 })?

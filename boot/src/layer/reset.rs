@@ -16,7 +16,9 @@ use crate::{Failure, Invocation, Message, cli};
 /// When instances run, when nobody has agreed, and when the writable layer cannot be replaced.
 pub(super) fn run(invocation: &Invocation, yes: bool) -> Result<i32, Failure> {
     let Some(alone) = exclusive::take(invocation, "reset")? else { return unchanged() };
-    if is_empty(&alone.data.path.join("root"))? {
+    // What is in it can be seen with the IDs of its files only.
+    let look = || is_empty(&alone.data.path.join("root")).map(|empty| String::from(if empty { "" } else { "changed" }));
+    if alone.data.inside(look)?.end().map_err(Message::boxed)?.is_empty() {
         return unchanged();
     }
     let shown = alone.data.path.display();
@@ -46,7 +48,7 @@ fn unchanged() -> Result<i32, Failure> {
     cli::print("The writable layer has no changes\n").map(|()| 0)
 }
 
-fn is_empty(root: &Path) -> Result<bool, Failure> {
-    let unread = |error| Message::boxed(format!("cannot list {}: {error}", root.display()));
+fn is_empty(root: &Path) -> Result<bool, String> {
+    let unread = |error| format!("cannot list {}: {error}", root.display());
     Ok(std::fs::read_dir(root).map_err(unread)?.next().is_none())
 }

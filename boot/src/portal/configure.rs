@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use runtime::image::Config;
+use runtime::installation::Setting;
 use runtime::portal::{ANY, check_name};
 
 use crate::settings::{self, invalid_operation, json_flag, no_more, operation, print_json};
@@ -34,7 +35,7 @@ pub fn run(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> 
     if matches!(&change, Change::Allow(names) if names.iter().any(|name| name == ANY)) {
         crate::report(&WARNING);
     }
-    settings::change(invocation, |config| {
+    settings::change(invocation, Setting::Portal, |config| {
         config.portal = changed(&config.portal, &change)?;
         Ok(())
     })?;

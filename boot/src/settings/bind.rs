@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use runtime::image::{Bind, BindKind, Config};
+use runtime::installation::Setting;
 use serde_json::json;
 
 use super::{bytes, change, invalid_operation, json_flag, operation, print_json, text};
@@ -20,7 +21,7 @@ pub fn run(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> 
     match operation.as_str() {
         "add" => {
             let bind = parse(rest)?;
-            let index = change(invocation, |config| {
+            let index = change(invocation, Setting::Bind, |config| {
                 config.binds.push(bind);
                 Ok(config.binds.len() - 1)
             })?;
@@ -28,7 +29,7 @@ pub fn run(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> 
         }
         "del" => {
             let index = index(rest)?;
-            let line = change(invocation, |config| Ok(delete(config, index)))?;
+            let line = change(invocation, Setting::Bind, |config| Ok(delete(config, index)))?;
             cli::print(&line).map(|()| 0)
         }
         "list" => {

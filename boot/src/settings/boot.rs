@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use runtime::image::{Boot, Config};
+use runtime::installation::Setting;
 use serde_json::json;
 
 use super::{bytes, change, invalid_operation, json_flag, no_more, operation, print_json, text};
@@ -31,7 +32,7 @@ pub fn run(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> 
     };
     // An empty program is none: the shell.
     let boot = boot.filter(|boot| !boot.program.is_empty());
-    change(invocation, |config| {
+    change(invocation, Setting::Boot, |config| {
         config.boot = boot;
         Ok(0)
     })

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
 use runtime::image::Config;
+use runtime::installation::Setting;
 
 use super::{bytes, change, invalid_operation, json_flag, no_more, operation, print_json, text};
 use crate::launch::{environment, facts};
@@ -22,7 +23,7 @@ pub fn run(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> 
             some(rest, &operation, "NAME=VALUE")?;
             // Everything is looked at before anything is stored: a wrong word loses nothing.
             let given = rest.iter().map(|word| assignment(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
-            change(invocation, |config| {
+            change(invocation, Setting::Env, |config| {
                 if operation == "set" {
                     config.env.clear();
                 }
@@ -34,13 +35,13 @@ pub fn run(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> 
         "del" => {
             some(rest, &operation, "the variables")?;
             let names: Vec<Vec<u8>> = rest.iter().map(|word| bytes(word)).collect();
-            let lines = change(invocation, |config| Ok(erase(&mut config.env, &names)))?;
+            let lines = change(invocation, Setting::Env, |config| Ok(erase(&mut config.env, &names)))?;
             cli::print_bytes(&lines).map(|()| 0)
         }
         "list" => list(&invocation.image.config, json_flag("env", rest)?),
         "clear" => {
             no_more("env", rest)?;
-            change(invocation, |config| {
+            change(invocation, Setting::Env, |config| {
                 config.env.clear();
                 Ok(0)
             })

@@ -15,9 +15,12 @@ pub mod switch;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use runtime::image::{self, Config};
+use runtime::image::{self, Config, NamedBit};
+use runtime::installation::{Own, Setting};
 
-use crate::{Failure, Invocation, Message, cli};
+use crate::launch::stacking::{REPLACED, Stacking};
+use crate::launch::{data, facts};
+use crate::{Failure, Invocation, Message, cli, report};
 
 /// The operation of a command, in lower case, and the words after it.
 ///
@@ -56,15 +59,63 @@ pub(crate) fn json_flag(command: &str, rest: &[OsString]) -> Result<bool, Failur
     Ok(given)
 }
 
-/// Changes the configuration of the image; what `change` returns is what there is to be said about it.
+/// Changes one setting of the installation: in the image, or in the data of the key, whose own it is from then on. What
+/// `change` returns is what there is to be said about it.
 ///
 /// # Errors
-/// What `change` returns, and an image that cannot be changed; nothing is changed then.
+/// What `change` returns, and an image or data that cannot be changed; nothing is changed then.
 pub(crate) fn change<T>(
     invocation: &Invocation,
+    setting: Setting,
     change: impl FnOnce(&mut Config) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    image::update(&invocation.path, change)
+    if invocation.installation.key.is_none() {
+        return image::update(&invocation.path, change);
+    }
+    let inherited = invocation.inherited.as_ref().unwrap_or(&invocation.image.config);
+    Own::update(&data::prepare_of(invocation, &facts::caller(), invocation.installation.key.as_ref())?, |own| {
+        let mut config = own.over(inherited);
+        let value = change(&mut config)?;
+        own.set(setting, &config);
+        Ok(value)
+    })
+}
+
+/// The word that gives a key's own setting up.
+const INHERIT: &str = "inherit";
+
+/// Runs `inherit`, which every command about a setting has: the key follows the image again. `None` when these words
+/// are another operation.
+///
+/// # Errors
+/// Words behind it, no key, and data that cannot be changed.
+pub(crate) fn inherit(invocation: &Invocation, command: &str, words: &[OsString]) -> Result<Option<i32>, Failure> {
+    let Some(setting) = Setting::from_name(command) else { return Ok(None) };
+    let Some((word, rest)) = words.split_first().filter(|(word, _)| word.eq_ignore_ascii_case(INHERIT)) else {
+        return Ok(None);
+    };
+    no_more(command, rest)?;
+    if invocation.installation.key.is_none() {
+        return Err(Message::boxed(format!(
+            "'{}' is for installations with an instance key; this is the default one, whose settings are the image's own",
+            word.to_string_lossy()
+        )));
+    }
+    if let Some(data) = data::existing(invocation, &facts::caller()) {
+        Own::update(&data, |own| Ok::<_, Failure>(own.inherit(setting)))?;
+    }
+    Ok(Some(0))
+}
+
+/// What would stack the layers of a start by this caller. Says so when casefold replaces what was chosen.
+pub(crate) fn stacking(config: &Config) -> Stacking {
+    let variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+    let variable = |name: &str| variables.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_os_str());
+    let stacking = Stacking::of(config, variable);
+    if stacking.replaced {
+        report(&format!("warning: {REPLACED}"));
+    }
+    stacking
 }
 
 /// Prints a JSON value in the shape that scripts know.

@@ -1,14 +1,13 @@
 //! `fim-overlay`: the stored choice of what stacks the layers.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 
-use runtime::image::OverlayKind;
+use runtime::installation::Setting;
 use serde_json::json;
 
 use super::{change, invalid_operation, json_flag, no_more, operation, print_json};
+use crate::launch::stacking::KINDS;
 use crate::{Failure, Invocation, Message, cli};
-
-const KINDS: [OverlayKind; 3] = [OverlayKind::Bwrap, OverlayKind::Overlayfs, OverlayKind::Unionfs];
 
 /// Runs `fim-overlay` with the words after it; returns its exit code.
 ///
@@ -30,39 +29,20 @@ pub fn run(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> 
                     name.escape_debug()
                 ))
             })?;
-            change(invocation, |config| {
+            change(invocation, Setting::Overlay, |config| {
                 config.overlay = kind;
+                super::stacking(config);
                 Ok(0)
             })
         }
         "show" => {
             let as_json = json_flag("overlay", rest)?;
-            let kind = effective(std::env::var_os("FIM_OVERLAY").as_deref(), invocation.image.config.overlay);
+            let kind = super::stacking(&invocation.image.config).kind;
             if as_json {
                 return print_json(&json!({"overlay": kind.name()}));
             }
             cli::print(&format!("{}\n", kind.name())).map(|()| 0)
         }
         other => Err(invalid_operation("overlay", other)),
-    }
-}
-
-/// `FIM_OVERLAY`, in lower case, goes before what is stored; other values of it count for nothing.
-fn effective(variable: Option<&OsStr>, stored: OverlayKind) -> OverlayKind {
-    let named = KINDS.into_iter().find(|kind| variable.is_some_and(|value| *value == *kind.name().to_lowercase()));
-    named.unwrap_or(stored)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_variable_goes_first_when_it_is_exact() {
-        let kind = |value: &str| effective(Some(OsStr::new(value)), OverlayKind::Overlayfs);
-        assert_eq!(kind("unionfs"), OverlayKind::Unionfs);
-        assert_eq!(kind("UNIONFS"), OverlayKind::Overlayfs);
-        assert_eq!(kind(""), OverlayKind::Overlayfs);
-        assert_eq!(effective(None, OverlayKind::Bwrap), OverlayKind::Bwrap);
     }
 }

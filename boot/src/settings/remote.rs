@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use runtime::installation::Setting;
 use serde_json::json;
 
 use super::{change, invalid_operation, json_flag, no_more, operation, print_json};
@@ -23,7 +24,7 @@ pub fn run(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> 
             let url = url.ok_or_else(|| {
                 Message::boxed("the URL is not valid: it is empty, not UTF-8, or holds a control character")
             })?;
-            change(invocation, |config| {
+            change(invocation, Setting::Remote, |config| {
                 config.remote = Some(url.to_owned());
                 Ok(())
             })?;
@@ -31,7 +32,7 @@ pub fn run(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> 
         }
         "clear" => {
             no_more("remote", rest)?;
-            change(invocation, |config| {
+            change(invocation, Setting::Remote, |config| {
                 config.remote = None;
                 Ok(())
             })?;

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use runtime::image::{Config, NamedBit, NamedSet, Permission, PermissionSet, Unshare};
+use runtime::installation::Setting;
 
 use super::{change, invalid_operation, json_flag, no_more, operation};
 use crate::{Failure, Invocation, Message, cli};
@@ -10,6 +11,7 @@ use crate::{Failure, Invocation, Message, cli};
 /// What the two commands do not share.
 struct Wording<T: 'static> {
     command: &'static str,
+    setting: Setting,
     missing: &'static str,
     /// The texts of a wrong name and of `all` among others begin so.
     invalid: &'static str,
@@ -19,6 +21,7 @@ struct Wording<T: 'static> {
 
 const PERMISSIONS: Wording<Permission> = Wording {
     command: "perms",
+    setting: Setting::Perms,
     missing: "Missing op for fim-perms (add,del,list,set,clear)",
     invalid: "Invalid permission",
     all: "Permission 'all' should not be used with others",
@@ -27,6 +30,7 @@ const PERMISSIONS: Wording<Permission> = Wording {
 
 const UNSHARE: Wording<Unshare> = Wording {
     command: "unshare",
+    setting: Setting::Unshare,
     missing: "Missing op for fim-unshare (add,clear,del,list,set)",
     invalid: "Invalid unshare option",
     all: "Unshare option 'all' should not be used with others",
@@ -97,7 +101,7 @@ fn edit<T: NamedBit>(
     invocation: &Invocation,
     edit: impl FnOnce(NamedSet<T>) -> NamedSet<T>,
 ) -> Result<i32, Failure> {
-    change(invocation, |config| {
+    change(invocation, wording.setting, |config| {
         let set = (wording.set)(config);
         *set = edit(*set);
         Ok(0)

@@ -2,10 +2,10 @@
 
 use std::ffi::OsString;
 
-use runtime::image::Config;
+use runtime::installation::Setting;
 
 use super::{change, no_more};
-use crate::{Failure, Invocation, Message, report};
+use crate::{Failure, Invocation, Message};
 
 /// Runs `fim-notify` with the words after it; returns its exit code.
 ///
@@ -13,7 +13,10 @@ use crate::{Failure, Invocation, Message, report};
 /// Wrong words, and an image that cannot be changed; nothing is changed then.
 pub fn notify(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> {
     let on = on_or_off("notify", words)?;
-    store(invocation, on, |config| &mut config.notify)
+    change(invocation, Setting::Notify, |config| {
+        config.notify = on;
+        Ok(0)
+    })
 }
 
 /// Runs `fim-casefold` with the words after it; returns its exit code.
@@ -22,16 +25,9 @@ pub fn notify(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failur
 /// As [`notify`].
 pub fn casefold(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> {
     let on = on_or_off("casefold", words)?;
-    let code = store(invocation, on, |config| &mut config.casefold)?;
-    if on {
-        report(&"note: casefold is stored in the image, but this version of fim looks names up with regard to case");
-    }
-    Ok(code)
-}
-
-fn store(invocation: &Invocation, on: bool, field: fn(&mut Config) -> &mut bool) -> Result<i32, Failure> {
-    change(invocation, |config| {
-        *field(config) = on;
+    change(invocation, Setting::Casefold, |config| {
+        config.casefold = on;
+        super::stacking(config);
         Ok(0)
     })
 }

@@ -38,11 +38,11 @@ const NAME_MAX: u32 = 256;
 const STATFS_UNIT: u32 = 4096;
 
 /// Largest request, in bytes: what the kernel allows without a sysctl (`fs.fuse.max_pages_limit`, 256 pages).
-const MAX_REQUEST: u32 = 1 << 20;
+pub(super) const MAX_REQUEST: u32 = 1 << 20;
 
 /// How many read-ahead requests of the kernel may be under way; above its default (12) so that several readers on
 /// a large machine do not wait for each other.
-const MAX_BACKGROUND: u16 = 64;
+pub(super) const MAX_BACKGROUND: u16 = 64;
 
 thread_local! {
     /// Where a thread puts answers together.

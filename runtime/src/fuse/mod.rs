@@ -13,6 +13,7 @@ mod listing;
 mod merged;
 mod node;
 mod order;
+pub mod overlay;
 mod read_ahead;
 mod reader;
 mod report;

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
-use fuser::{BackgroundSession, Config, Session, SessionACL};
+use fuser::{BackgroundSession, Config, Filesystem, Session, SessionACL};
 
 use super::blocks::Blocks;
 use super::filesystem::LayerFs;
@@ -108,18 +108,34 @@ pub struct Stats {
 /// # Errors
 /// More than [`MAX_LAYERS`] layers, a device that is not mounted, a kernel without FUSE 7.31, no more threads.
 pub fn serve(device: OwnedFd, layers: Vec<Arc<Archive>>, options: &Options) -> io::Result<Server> {
+    let blocks = blocks_of(layers, options)?;
+    let files = LayerFs::new(Arc::clone(&blocks), options, read_ahead_threads(options));
+    start(device, blocks, files, options)
+}
+
+/// The layers and their cache.
+pub(super) fn blocks_of(layers: Vec<Arc<Archive>>, options: &Options) -> io::Result<Arc<Blocks>> {
     if layers.len() > MAX_LAYERS {
         let reason = format!("{} layers, and one mount shows at most {MAX_LAYERS}", layers.len());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
     }
-    let processors = process::processors();
-    let threads = if options.threads == 0 { processors } else { options.threads };
-    let blocks = Arc::new(Blocks::new(layers, options.cache_bytes));
-    // The kernel's own read-ahead keeps two requests of a reader under way, so the threads that answer decompress in
-    // parallel already; as many again would only take the processors from them and from the reader.
-    let ahead = if options.read_ahead { (processors / 2).max(1) } else { 0 };
-    let files = LayerFs::new(Arc::clone(&blocks), options, ahead);
+    Ok(Arc::new(Blocks::new(layers, options.cache_bytes)))
+}
 
+/// The kernel's own read-ahead keeps two requests of a reader under way, so the threads that answer decompress in
+/// parallel already; as many again would only take the processors from them and from the reader.
+pub(super) fn read_ahead_threads(options: &Options) -> usize {
+    if options.read_ahead { (process::processors() / 2).max(1) } else { 0 }
+}
+
+/// Serves a file system on a mounted device.
+pub(super) fn start(
+    device: OwnedFd,
+    blocks: Arc<Blocks>,
+    files: impl Filesystem,
+    options: &Options,
+) -> io::Result<Server> {
+    let threads = if options.threads == 0 { process::processors() } else { options.threads };
     let mut config = Config::default();
     config.acl = SessionACL::All;
     config.n_threads = Some(threads);

@@ -8,6 +8,7 @@
 mod append;
 pub mod body;
 pub mod chunk_tree;
+#[macro_use]
 mod config;
 mod create;
 pub mod elf;

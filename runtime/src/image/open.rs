@@ -115,7 +115,10 @@ impl Image {
         let read = self.file.read_exact_at(&mut header, self.superblock.slot_offset(self.slot.other()));
         let newer = read.is_ok()
             && SlotHeader::parse(&header, self.superblock.slot_capacity)
-                .is_ok_and(|header| header.generation > self.generation);
+                .is_ok_and(|header| header.generation > self.generation)
+            // A damaged slot looks newer for ever.
+            && FileRange::whole(Arc::clone(&self.file))
+                .is_ok_and(|source| matches!(self::read(&source), Ok(Some(found)) if found.generation > self.generation));
         (named.dev(), named.ino()) == (ours.dev(), ours.ino()) && !newer
     }
 

@@ -131,3 +131,21 @@ pub fn overlay(data: &Path) -> impl FnOnce(Errno) -> Error {
         host(&what, errno.desc(), fix)
     }
 }
+
+/// A session that needs our own overlay on a host where nothing can be served.
+pub fn userspace_without_fuse() -> Error {
+    host(
+        "cannot stack the writable layer on the image",
+        "the userspace overlay (fim-overlay set unionfs, fim-casefold on, or data on a file system that the kernel's overlay refuses) needs /dev/fuse, which cannot be opened",
+        "make /dev/fuse available, or use fim-overlay set bwrap, fim-casefold off and a FIM_DIR_DATA on ext4, xfs, btrfs or tmpfs",
+    )
+}
+
+/// A throw-away session that shows a writable layer, which our own overlay could only write to.
+pub fn userspace_throw_away() -> Error {
+    host(
+        "cannot make a throw-away session",
+        "only the kernel's overlay can show the writable layer of this image without writing to it",
+        "use FIM_OVERLAY=bwrap and fim-casefold off, or FIM_DIR_DATA=$(mktemp -d) for an empty set that can be removed",
+    )
+}

@@ -3,6 +3,7 @@
 
 pub mod diagnose;
 mod overlay;
+mod userspace;
 mod warm;
 
 use std::fs::{self, File};
@@ -13,6 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
@@ -61,10 +63,24 @@ pub enum Lower {
     Extracted(Vec<Extracted>),
 }
 
+/// What stacks the layers and the writable directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stack {
+    /// The kernel's overlayfs; where that refuses, our own.
+    Kernel,
+    /// Our own ([`crate::fuse::overlay`]).
+    Userspace {
+        /// Whether names are found without regard to case.
+        casefold: bool,
+    },
+}
+
 /// What a mount server needs to know.
 pub struct Request {
     /// The layers.
     pub lower: Lower,
+    /// What stacks them.
+    pub stack: Stack,
     /// The session directory, existing and empty.
     pub directory: PathBuf,
     /// The data directory with `root` and `work` in it.
@@ -144,6 +160,8 @@ pub struct Starting {
 /// A mount server that serves. Dropping it tells the server that the starter holds its own liveness pipe by now.
 #[derive(Debug)]
 pub struct Ready {
+    /// Whether the kernel has refused its overlay, so that our own serves.
+    pub replaced: bool,
     /// Kept open until the starter has joined; see [`wait_for_end`].
     _channel: UnixStream,
 }
@@ -193,7 +211,7 @@ impl Starting {
     /// # Errors
     /// The server's own error as one line of text.
     pub fn namespaces(&mut self, ids: &IdMap, helpers: Option<&Helpers>) -> Result<(), Refused> {
-        self.expect(NAMESPACES)?;
+        self.expect(&[NAMESPACES])?;
         let written = match (ids, helpers) {
             (IdMap::Single { .. }, _) => return Ok(()),
             (IdMap::Ranges { uids, gids }, Some(helpers)) => helpers.write(self.pid, uids, gids),
@@ -201,7 +219,7 @@ impl Starting {
         };
         written.map_err(|error| Refused::Other(format!("cannot map the session's IDs: {error}")))?;
         // A server that has failed meanwhile reads no more, and has said why.
-        self.channel.write_all(&[NAMESPACES]).or_else(|_| self.expect(READY))
+        self.channel.write_all(&[NAMESPACES]).or_else(|_| self.expect(&[READY, REPLACED]).map(drop))
     }
 
     /// Waits until the session's root is mounted.
@@ -209,17 +227,17 @@ impl Starting {
     /// # Errors
     /// The server's own error as one line of text.
     pub fn ready(mut self) -> Result<Ready, String> {
-        match self.expect(READY) {
-            Ok(()) => Ok(Ready { _channel: self.channel }),
+        match self.expect(&[READY, REPLACED]) {
+            Ok(word) => Ok(Ready { replaced: word == REPLACED, _channel: self.channel }),
             Err(Refused::NoFuse(text) | Refused::Other(text)) => Err(text),
         }
     }
 
-    fn expect(&mut self, word: u8) -> Result<(), Refused> {
+    fn expect(&mut self, words: &[u8]) -> Result<u8, Refused> {
         let mut byte = [0];
         self.channel.read_exact(&mut byte).map_err(lost)?;
-        if byte[0] == word {
-            return Ok(());
+        if words.contains(&byte[0]) {
+            return Ok(byte[0]);
         }
         let mut text = String::new();
         // Whatever could be read of the message is better than none.
@@ -235,15 +253,14 @@ fn lost(error: io::Error) -> Refused {
 /// Words of the channel between a starter and its server.
 const NAMESPACES: u8 = b'N';
 const READY: u8 = b'R';
+const REPLACED: u8 = b'U';
 const FAILED: u8 = b'E';
 const NO_FUSE: u8 = b'F';
 
 fn run(request: Request, mut channel: UnixStream) -> i32 {
     match serve(&request, &mut channel) {
-        Ok((server, alive)) => {
-            // The server's threads end with the process.
-            std::mem::forget(server);
-            wait_for_end(request, channel, alive);
+        Ok((served, alive)) => {
+            wait_for_end(request, channel, alive, served);
             0
         }
         Err(error) => {
@@ -263,6 +280,14 @@ struct Alive {
     read: File,
     /// Held until the starter has joined or died, so that "no writer" means "no instance" from then on.
     write: Option<File>,
+}
+
+/// What serves the session's root.
+enum Served {
+    /// The kernel, on what this server shows or on extracted layers.
+    Kernel(Option<fuse::Server>),
+    /// Our own overlay.
+    Userspace(fuse::Server),
 }
 
 /// [`Lower`] with what it needs of the host.
@@ -289,7 +314,7 @@ fn open_archives(layers: &[Layer]) -> Result<Vec<Arc<Archive>>, Error> {
     layers.iter().map(open).collect()
 }
 
-fn serve(request: &Request, channel: &mut UnixStream) -> Result<(Option<fuse::Server>, Alive), Error> {
+fn serve(request: &Request, channel: &mut UnixStream) -> Result<(Served, Alive), Error> {
     // 1. No descriptor of the starter.
     let mut keep: Vec<i32> = match &request.lower {
         Lower::Image(layers) => layers.iter().map(|layer| layer.descriptor).collect(),
@@ -324,26 +349,8 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(Option<fuse::Se
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
         .map_err(diagnose::mount("change the propagation of", "/"))?;
-    // 4. The layers as directories: one FUSE mount for all, which answers before anything looks at it, or what was
-    //    extracted.
-    let directory = request.directory.join("layers");
-    let (server, count) = match opened {
-        Opened::Image(layers, device) => {
-            let merged = layers.len() > MERGED_FROM;
-            let count = if merged { 1 } else { layers.len() };
-            let server = serve_image(archives, device, &directory, &request.ids, merged)?;
-            warm::begin(&directory, count, &request.startup);
-            (Some(server), count)
-        }
-        Opened::Extracted(layers) => (overlay::name_directories(layers, &directory).map(|()| None)?, layers.len()),
-    };
-    // 5. One overlay on them.
-    let writable = match &request.throw_away {
-        None => request.data.clone(),
-        Some(_) => overlay::memory(&request.data)?,
-    };
-    let top = request.throw_away.as_ref().and_then(|session| session.top.as_deref());
-    overlay::mount(&directory, count, top, &writable, &request.directory.join("root"))?;
+    // 4. and 5. The layers, and one overlay on them.
+    let served = stack(request, opened, archives)?;
     // What a session that was killed has left.
     sweep_points(request);
     // 6. From here the session can be joined.
@@ -359,8 +366,65 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(Option<fuse::Se
         directory: request.directory.clone(),
     };
     record.write(request.lock.file(), request.lock.path())?;
-    channel.write_all(&[READY]).map_err(io_error("reach", "the starter"))?;
-    Ok((server, alive))
+    let replaced = request.stack == Stack::Kernel && matches!(served, Served::Userspace(_));
+    let word = if replaced { REPLACED } else { READY };
+    channel.write_all(&[word]).map_err(io_error("reach", "the starter"))?;
+    Ok((served, alive))
+}
+
+/// Mounts the session's root: the layers as directories (one FUSE mount for all, which answers before anything looks at
+/// it, or what was extracted) and the kernel's overlay on them; or our own overlay, which needs no other mount.
+fn stack(request: &Request, opened: Opened<'_>, archives: Vec<Arc<Archive>>) -> Result<Served, Error> {
+    let (layers, root) = (request.directory.join("layers"), request.directory.join("root"));
+    let top = request.throw_away.as_ref().and_then(|session| session.top.as_deref());
+    let writable = match &request.throw_away {
+        None => request.data.clone(),
+        Some(_) => overlay::memory(&request.data)?,
+    };
+    // The kernel would not understand plain marks.
+    let is_plain = userspace::is_recorded(top.and_then(Path::parent).unwrap_or(&writable));
+    let stack = match request.stack {
+        Stack::Kernel if is_plain => Stack::Userspace { casefold: false },
+        stack => stack,
+    };
+    let (device, archives) = match (opened, stack) {
+        (_, Stack::Userspace { .. }) if top.is_some() => return Err(diagnose::userspace_throw_away()),
+        (Opened::Image(_, device), Stack::Userspace { casefold }) => {
+            return userspace::serve(request, &writable, archives, device, casefold).map(Served::Userspace);
+        }
+        (Opened::Extracted(_), Stack::Userspace { .. }) => return Err(diagnose::userspace_without_fuse()),
+        (Opened::Extracted(extracted), Stack::Kernel) => {
+            overlay::name_directories(extracted, &layers)?;
+            overlay::mount(&layers, extracted.len(), top, &writable, &root)?.map_err(diagnose::overlay(&writable))?;
+            return Ok(Served::Kernel(None));
+        }
+        (Opened::Image(_, device), Stack::Kernel) => (device, archives),
+    };
+    let merged = archives.len() > MERGED_FROM;
+    let count = if merged { 1 } else { archives.len() };
+    let server = serve_image(archives.clone(), device, &layers, &request.ids, merged)?;
+    warm::begin(&layers, count, &request.startup);
+    match overlay::mount(&layers, count, top, &writable, &root)? {
+        Ok(()) => Ok(Served::Kernel(Some(server))),
+        // Another overlay uses the directory, or the writable layer is to lie below.
+        Err(errno) if top.is_some() || matches!(errno, Errno::EBUSY | Errno::ESTALE) => {
+            Err(diagnose::overlay(&writable)(errno))
+        }
+        Err(_) => {
+            let _ = umount2(&layers, MntFlags::MNT_DETACH);
+            let device = diagnose::open_fuse()?;
+            userspace::serve(request, &writable, archives, device, false).map(Served::Userspace)
+        }
+    }
+}
+
+/// Whom the files of a session belong to.
+fn owners(ids: &IdMap) -> fuse::Owners {
+    match ids {
+        IdMap::Single { uid, gid, .. } => fuse::Owners::Single { uid: *uid, gid: *gid },
+        IdMap::Ranges { uids, gids } => fuse::Owners::Below { uids: end(uids), gids: end(gids) },
+        IdMap::Full => fuse::Owners::Real,
+    }
 }
 
 /// Mounts the layers of an image and serves them.
@@ -375,17 +439,12 @@ fn serve_image(
     let options = fuse::mount_data(device.as_raw_fd(), 0, 0);
     mount(Some("fim"), directory, Some("fuse.fim"), flags, Some(options.as_str()))
         .map_err(diagnose::mount("mount", "the layers (FUSE)"))?;
-    let owners = match ids {
-        IdMap::Single { uid, gid, .. } => fuse::Owners::Single { uid: *uid, gid: *gid },
-        IdMap::Ranges { uids, gids } => fuse::Owners::Below { uids: end(uids), gids: end(gids) },
-        IdMap::Full => fuse::Owners::Real,
-    };
-    let options = fuse::Options { owners, merged, ..fuse::Options::default() };
+    let options = fuse::Options { owners: owners(ids), merged, ..fuse::Options::default() };
     fuse::serve(device, archives, &options).map_err(io_error("serve", "the layers"))
 }
 
 /// Blocks until no instance is left and none is joining, then removes the session's files.
-fn wait_for_end(request: Request, mut channel: UnixStream, alive: Alive) {
+fn wait_for_end(request: Request, mut channel: UnixStream, alive: Alive, served: Served) {
     // The starter says that it holds its own write end by closing its side, or by dying.
     let _ = channel.read(&mut [0]);
     drop(channel);
@@ -395,13 +454,13 @@ fn wait_for_end(request: Request, mut channel: UnixStream, alive: Alive) {
         // Whoever joins holds the start lock until it holds a write end.
         let Ok(starting) = lock::wait(&request.data, lock::START) else { break };
         if wait_for_hang_up(&alive.read, PollTimeout::ZERO) {
-            clean_up(request);
+            clean_up(request, served);
             // Both locks end with the process, which has nothing left to do.
             std::mem::forget(starting);
             return;
         }
     }
-    clean_up(request);
+    clean_up(request, served);
 }
 
 fn wait_for_hang_up(read: &File, timeout: PollTimeout) -> bool {
@@ -422,13 +481,24 @@ fn sweep_points(request: &Request) {
     }
 }
 
-fn clean_up(request: Request) {
+fn clean_up(request: Request, served: Served) {
     sweep_points(&request);
     // An empty lock says that no session lives, should a reader look before the process is gone.
     let _ = request.lock.file().set_len(0);
     // A mount point cannot be removed where it is one. Should this fail, the host daemon removes what is left.
     for name in ["root", "layers"] {
         let _ = umount2(&request.directory.join(name), MntFlags::MNT_DETACH);
+    }
+    match served {
+        // Its threads end with the process.
+        Served::Kernel(server) => std::mem::forget(server),
+        // What was written may still be in the kernel's cache: an instance that was killed is just going. The kernel
+        // writes it back before it gives the mount up. Nobody waits for this but who wants the same data.
+        Served::Userspace(server) => {
+            if let Err(error) = server.join() {
+                log::warn!("the writable root ended with an error: {error}");
+            }
+        }
     }
     if request.throw_away.is_some() {
         let _ = umount2(&request.data.join(ephemeral::MEMORY), MntFlags::MNT_DETACH);

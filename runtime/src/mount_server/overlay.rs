@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::mount::MsFlags;
 
 use super::{Error, diagnose, io_error};
@@ -45,14 +46,14 @@ pub(super) fn memory(data: &Path) -> Result<PathBuf, Error> {
 }
 
 /// Mounts the overlay of `count` layers below `layers`, `top` on them, with `writable/root` as the writable layer at
-/// `target`.
+/// `target`; the inner error is the kernel's own.
 pub(super) fn mount(
     layers: &Path,
     count: usize,
     top: Option<&Path>,
     writable: &Path,
     target: &Path,
-) -> Result<(), Error> {
+) -> Result<Result<(), Errno>, Error> {
     let open = |path: &Path| File::open(path).map_err(io_error("open", path.display().to_string()));
     let (upper, work) = (open(&writable.join("root"))?, open(&writable.join("work"))?);
     let top = top.map(open).transpose()?;
@@ -69,9 +70,10 @@ pub(super) fn mount(
     let mounted = nix::mount::mount(Some("fim"), target, Some("overlay"), MsFlags::MS_NODEV, Some(options.as_str()));
     // Whatever came of it, the directory must not be kept busy.
     let _ = std::env::set_current_dir("/");
-    mounted.map_err(diagnose::overlay(writable))?;
-    super::open_work(writable);
-    Ok(())
+    if mounted.is_ok() {
+        super::open_work(writable);
+    }
+    Ok(mounted)
 }
 
 #[cfg(test)]

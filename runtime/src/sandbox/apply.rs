@@ -20,13 +20,23 @@ use crate::sys::mount::{self, Detached, attr};
 use crate::sys::notifier::Listener;
 use crate::sys::{capability, network};
 
-/// Brings up what an instance's own network namespace has: loopback.
+/// The first port that needs no privilege (ip-sysctl.rst); each network namespace has its own.
+const FIRST_FREE_PORT: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+
+/// Mode bits that the creation mask of PID 1 takes away while it builds the instance.
+pub const MASK: u32 = 0o022;
+
+/// Brings up what an instance's own network namespace has: loopback, and the ports that servers know.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub fn network(plan: &Plan) -> Result<(), Error> {
     if plan.private_network {
         network::bring_loopback_up().map_err(Error::step("bring up", "the loopback interface"))?;
+        if plan.low_ports {
+            // Where /proc/sys is read-only (in containers), low ports are refused as on the host.
+            let _ = fs::write(FIRST_FREE_PORT, "0\n");
+        }
     }
     Ok(())
 }
@@ -130,8 +140,18 @@ fn place(step: &Step, mount: Option<Detached>, points: Option<&Journal>) -> Resu
             let point = open_point(target).map_err(Error::io("open the mount point", target))?;
             mount::attach(mount, point).map_err(Error::step("mount over", target))
         }
+        Step::View { target } => {
+            let mount = mount::clone_tree(Path::new("/"), false).map_err(Error::step("bind", "/"))?;
+            let attributes = attr::RDONLY | attr::NOSUID | attr::NODEV;
+            mount::set_attributes(&mount, attributes, false).map_err(Error::step("make read-only", target))?;
+            attach(mount, target, true, points)
+        }
         Step::Directory { target, mode } => {
-            make_directory(target).map_err(Error::io("make the directory", target))?;
+            let made = DirBuilder::new().mode(*mode).create(target);
+            if made.is_ok() && mode & MASK == 0 {
+                return Ok(());
+            }
+            made.or_else(|_| make_directory(target)).map_err(Error::io("make the directory", target))?;
             fs::set_permissions(target, fs::Permissions::from_mode(*mode)).map_err(Error::io("set the mode of", target))
         }
         Step::Home { target } => {

@@ -57,6 +57,11 @@ pub enum Step {
         /// Where, in the guest.
         target: PathBuf,
     },
+    /// The root once more, read-only and without what is mounted below it.
+    View {
+        /// Where, in the guest.
+        target: PathBuf,
+    },
     /// A directory; existing is fine.
     Directory {
         /// Where, in the guest.
@@ -116,6 +121,8 @@ pub struct Plan {
     pub account: Account,
     /// Whether the network namespace is the instance's own, with nothing but loopback.
     pub private_network: bool,
+    /// Whether every user may listen on ports below 1024 of that namespace.
+    pub low_ports: bool,
     /// Whether capabilities over the instance's own namespaces are kept (`fim-root`).
     pub keep_capabilities: bool,
 }

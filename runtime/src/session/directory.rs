@@ -72,6 +72,23 @@ pub fn probe_user_xattr(directory: &Path) -> io::Result<()> {
     xattr::remove(directory, "user.fim.probe")
 }
 
+/// Probes whether the file system of a directory can hold a root: links, and modes that stay. The directory's mode is the
+/// same afterwards.
+///
+/// # Errors
+/// What the file system answers; `Unsupported` when it only seems to do it.
+pub fn probe_root(directory: &Path) -> io::Result<()> {
+    let before = fs::metadata(directory)?.permissions();
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o751))?;
+    let kept = fs::metadata(directory)?.mode() & 0o7777 == 0o751;
+    fs::set_permissions(directory, before)?;
+    let link = directory.join(".fim-probe");
+    std::os::unix::fs::symlink("to", &link)?;
+    let reads = fs::read_link(&link);
+    fs::remove_file(&link)?;
+    if kept && reads? == Path::new("to") { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
+}
+
 /// Name of a session: a digest of all that tells sessions apart, each part length-prefixed.
 #[must_use]
 pub fn session_name(uid: u32, image: &Path, uuid: &[u8; 16], key: &OsStr, data: &Path) -> String {

@@ -1,5 +1,6 @@
 //! The commands of an image: the one definition that dispatch, help, man pages and completions are made from.
 
+mod key;
 mod layers;
 mod settings;
 
@@ -92,6 +93,7 @@ pub const COMMANDS: &[Spec] = &[
         examples: &["fim-root id -u"],
         frees_file: true,
     },
+    key::KEY,
     settings::PERMS,
     settings::ENV,
     settings::BIND,
@@ -177,6 +179,7 @@ pub const COMMANDS: &[Spec] = &[
                 words: &[("list", "List the allowed names"), ("--json", "Print a JSON array")],
             },
             Usage { line: "<clear>", words: &[("clear", "Allow nothing")] },
+            settings::INHERIT,
         ],
         notes: &[
             "Inside, fim_portal NAME [args...] runs the host command NAME with the user's own environment, outside of every isolation; xdg-open, when allowed, works by its own name too.",

@@ -3,6 +3,10 @@
 use super::{Spec, Usage};
 
 const JSON: (&str, &str) = ("--json", "Print JSON");
+pub(super) const INHERIT: Usage = Usage {
+    line: "<inherit>",
+    words: &[("inherit", "With an instance key: has this setting follow the image again (see fim-key)")],
+};
 const RUNNING: &str = "Instances that run keep what they were started with.";
 
 pub(super) const PERMS: Spec = Spec {
@@ -26,6 +30,7 @@ pub(super) const PERMS: Spec = Spec {
             line: "<explain> [--json]",
             words: &[("explain", "Shows what a start would share with the guest now, and why"), JSON],
         },
+        INHERIT,
     ],
     notes: &[
         "Permissions: all,audio,certs,dbus_system,dbus_user,dev,fonts,gpu,home,input,locale,media,network,optical,shm,udev,usb,wayland,xorg",
@@ -66,6 +71,7 @@ pub(super) const ENV: Spec = Spec {
                 ("--json", "Print a JSON object of the values as they are stored"),
             ],
         },
+        INHERIT,
     ],
     notes: &[
         "$NAME and ${NAME} in a value are replaced at each start, by the caller's variables and by those stored before it; blanks are kept. $(command) is run, on the host, when FIM_ENV_EXEC=1 is set for the start, and stays as it is otherwise.",
@@ -101,6 +107,7 @@ pub(super) const BIND: Spec = Spec {
             ],
         },
         Usage { line: "<list> [--json]", words: &[("list", "Lists current bindings"), JSON] },
+        INHERIT,
     ],
     notes: &[
         "$NAME, ${NAME} and a leading ~ in <src> and <dst> are replaced at each start.",
@@ -127,6 +134,7 @@ pub(super) const BOOT: Spec = Spec {
             line: "<show|clear>",
             words: &[("show", "Displays the current startup command"), ("clear", "Clears the set startup command")],
         },
+        INHERIT,
     ],
     notes: &["Without a startup command, the image's bash is started, or its sh where it has no bash."],
     examples: &["fim-boot set echo test"],
@@ -150,6 +158,7 @@ pub(super) const UNSHARE: Spec = Spec {
             line: "<list|clear> [--json]",
             words: &[("list", "Lists the current unshare options"), ("clear", "Clears all unshare options"), JSON],
         },
+        INHERIT,
     ],
     notes: &[
         "Unshare options: all,user,ipc,pid,net,uts,cgroup",
@@ -174,8 +183,12 @@ pub(super) const OVERLAY: Spec = Spec {
             ],
         },
         Usage { line: "<show> [--json]", words: &[("show", "Shows the current overlay filesystem"), JSON] },
+        INHERIT,
     ],
-    notes: &["This version of fim uses the kernel's overlayfs whatever is set. FIM_OVERLAY goes before what is set."],
+    notes: &[
+        "FIM_OVERLAY goes before what is set. overlayfs and unionfs are the same overlay of fim's own; it also takes over \
+         where the kernel refuses its own, and when fim-casefold is on.",
+    ],
     examples: &["fim-overlay set bwrap"],
     frees_file: true,
 };
@@ -183,13 +196,16 @@ pub(super) const OVERLAY: Spec = Spec {
 pub(super) const NOTIFY: Spec = Spec {
     name: "notify",
     summary: "Notify with 'notify-send' when the program starts",
-    usages: &[Usage {
-        line: "<on|off>",
-        words: &[
-            ("on", "Turns on notify-send to signal the application start"),
-            ("off", "Turns off notify-send to signal the application start"),
-        ],
-    }],
+    usages: &[
+        Usage {
+            line: "<on|off>",
+            words: &[
+                ("on", "Turns on notify-send to signal the application start"),
+                ("off", "Turns off notify-send to signal the application start"),
+            ],
+        },
+        INHERIT,
+    ],
     notes: &["A start is announced once desktop integration has been set up, and where the host has notify-send."],
     examples: &["fim-notify on"],
     frees_file: true,
@@ -198,9 +214,12 @@ pub(super) const NOTIFY: Spec = Spec {
 pub(super) const CASEFOLD: Spec = Spec {
     name: "casefold",
     summary: "Enables casefold for the filesystem (ignore case)",
-    usages: &[Usage { line: "<on|off>", words: &[("on", "Enables casefold"), ("off", "Disables casefold")] }],
-    notes: &["The setting is stored; this version of fim looks names up with regard to case."],
-    examples: &["fim-casefold off"],
+    usages: &[Usage { line: "<on|off>", words: &[("on", "Enables casefold"), ("off", "Disables casefold")] }, INHERIT],
+    notes: &[
+        "Names keep the case they were made with, and an exact match comes before any other.",
+        "Takes fim's own overlay (fim-overlay). FIM_CASEFOLD=1 turns it on for one start.",
+    ],
+    examples: &["fim-casefold on"],
     frees_file: true,
 };
 
@@ -211,6 +230,7 @@ pub(super) const REMOTE: Spec = Spec {
         Usage { line: "<set> <url>", words: &[("set", "Set the remote URL"), ("url", "The remote URL to configure")] },
         Usage { line: "<show> [--json]", words: &[("show", "Display the current remote URL"), JSON] },
         Usage { line: "<clear>", words: &[("clear", "Clear the configured remote URL")] },
+        INHERIT,
     ],
     notes: &[],
     examples: &["fim-remote set https://updates.example.com/repo"],

@@ -1,0 +1,103 @@
+//! `fim-key list`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use runtime::image::NamedBit;
+use runtime::installation::revision::Revision;
+use runtime::installation::{Asked, IMAGE, Installation, Key, Own};
+use runtime::session::lock;
+use runtime::session::record::Record;
+use runtime::session::registry::Registry;
+use serde_json::json;
+
+use crate::launch::data;
+use crate::launch::facts::{self, Caller};
+use crate::settings::print_json;
+use crate::{Failure, Invocation, cli};
+
+/// One key as it is shown.
+struct Entry {
+    key: Key,
+    link: Option<PathBuf>,
+    data: Option<PathBuf>,
+    image: PathBuf,
+    instances: Vec<u64>,
+    own: Vec<&'static str>,
+    revision: Option<u32>,
+}
+
+/// Prints `KEY:IDs of its instances:image`, a line for each key, or a JSON array.
+pub(super) fn run(invocation: &Invocation, as_json: bool) -> Result<i32, Failure> {
+    let caller = facts::caller();
+    let entries = all(invocation, &caller).into_iter().map(|key| entry(invocation, &caller, key));
+    let entries = entries.collect::<Result<Vec<_>, _>>()?;
+    if as_json {
+        return print_json(&entries.iter().map(|entry| describe(invocation, entry)).collect());
+    }
+    let line = |entry: &Entry| {
+        let ids: Vec<String> = entry.instances.iter().map(u64::to_string).collect();
+        format!("{}:{}:{}\n", entry.key, ids.join(" "), entry.image.display())
+    };
+    cli::print(&entries.iter().map(line).collect::<String>()).map(|()| 0)
+}
+
+/// Every key that has data or a link beside the image.
+fn all(invocation: &Invocation, caller: &Caller) -> BTreeSet<Key> {
+    let mut keys = BTreeSet::new();
+    for directory in data::keys(invocation, caller) {
+        let names = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let with_data = |key: &Key| data::existing_of(invocation, caller, Some(key)).is_some();
+        keys.extend(names.filter_map(|name| Key::parse(name).ok()).filter(with_data));
+    }
+    let beside = fs::read_dir(facts::directory(&invocation.path)).into_iter().flatten().flatten();
+    keys.extend(beside.filter_map(|entry| of_link(invocation, &entry.path())));
+    keys
+}
+
+/// The key that a file beside the image stands for, when it is a link to it.
+fn of_link(invocation: &Invocation, path: &Path) -> Option<Key> {
+    let asked = Asked { executed: &[path.to_owned()], ..Asked::default() };
+    let key = Installation::choose(&invocation.path, asked).ok()?.key?;
+    fs::canonicalize(path).is_ok_and(|target| target == invocation.path).then_some(key)
+}
+
+fn entry(invocation: &Invocation, caller: &Caller, key: Key) -> Result<Entry, Failure> {
+    let beside = fs::read_dir(facts::directory(&invocation.path)).into_iter().flatten().flatten();
+    let link = beside.map(|entry| entry.path()).find(|path| of_link(invocation, path).as_ref() == Some(&key));
+    let data = data::existing_of(invocation, caller, Some(&key));
+    let own_image = |data: &Path| {
+        let link = data.join(IMAGE).join(invocation.path.file_name().unwrap_or_default());
+        fs::read_link(link).ok()
+    };
+    let image = data.as_deref().and_then(own_image).unwrap_or_else(|| invocation.path.clone());
+    let own = data.as_deref().map(Own::read).transpose()?.unwrap_or_default();
+    let own = own.settings().iter().map(NamedBit::name).collect();
+    let instances = data.as_deref().map(instances).unwrap_or_default();
+    // One that cannot be read is for a start to complain of.
+    let revision = data.as_deref().and_then(|data| Revision::read(data).ok()?).map(|revision| revision.current);
+    Ok(Entry { key, link, data, image, instances, own, revision })
+}
+
+/// IDs of the live instances of a data directory.
+fn instances(data: &Path) -> Vec<u64> {
+    let path = data.join(lock::SESSION);
+    let record = fs::File::open(&path).ok().and_then(|file| Record::read(&file, &path).ok());
+    let live = record.filter(Record::server_is_alive).map(|record| Registry::new(&record.directory).live());
+    live.and_then(Result::ok).unwrap_or_default().iter().map(|instance| instance.id).collect()
+}
+
+fn describe(invocation: &Invocation, entry: &Entry) -> serde_json::Value {
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    json!({
+        "data": entry.data.as_deref().map(path),
+        "image": path(&entry.image),
+        "instances": entry.instances,
+        "key": entry.key.as_str(),
+        "link": entry.link.as_deref().map(path),
+        "name": invocation.installation.with_key(Some(entry.key.clone())).instance_name().to_string_lossy(),
+        "revision": entry.revision,
+        "settings": entry.own,
+    })
+}
