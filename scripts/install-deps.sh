@@ -51,6 +51,9 @@ bench fuse-overlayfs  a peer: userspace overlay
 bench unionfs-fuse    a peer: userspace union
 bench git             clones a repository
 bench python3         statistics
+bench strace          counts the system calls of a start
+bench linux-perf      counts the instructions of a start, where the machine can
+bench valgrind        counts those of the file server
 TABLE
 }
 

@@ -2,21 +2,24 @@
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, RenameFlags, renameat2};
 use nix::unistd::linkat;
+use runtime::cache;
 
 use crate::{Failure, Message};
 
 /// Longest part of the output's name that the draft's has too, in bytes; the whole must stay below 255.
 const NAME_PART: usize = 200;
+/// Ending of a draft's own name.
+const PART: &str = "part";
 
 /// What the file is to be.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +48,9 @@ impl Draft {
         let nameless =
             File::options().read(true).write(true).custom_flags(nix::libc::O_TMPFILE).mode(0o600).open(parent);
         match nameless {
-            Ok(file) => Ok(Self { file, output: output.to_owned(), use_of, path: name(parent, output), named: false }),
+            Ok(file) => {
+                Ok(Self { file, output: output.to_owned(), use_of, path: name(parent, output, PART), named: false })
+            }
             // EISDIR and ENOENT are answers of kernels and file systems that do not know O_TMPFILE.
             Err(error)
                 if matches!(
@@ -55,21 +60,21 @@ impl Draft {
             {
                 Self::create_named(parent, output, use_of)
             }
-            Err(error) => Err(refused(parent, &error)),
+            Err(error) => Err(refused("file", parent, &error)),
         }
     }
 
     fn create_named(parent: &Path, output: &Path, use_of: Use) -> Result<Self, Failure> {
-        let path = name(parent, output);
+        let path = name(parent, output, PART);
         let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
-        let file = file.map_err(|error| refused(parent, &error))?;
+        let file = file.map_err(|error| refused("file", parent, &error))?;
         Ok(Self { file, output: output.to_owned(), use_of, path, named: true })
     }
 
     /// A file beside `output` that never gets a name: room for what is needed in between.
     pub(crate) fn scratch(output: &Path) -> Result<File, Failure> {
         let draft = Self::create(output, Use { mode: 0o600, fix: "" })?;
-        draft.file.try_clone().map_err(|error| refused(parent(output), &error))
+        draft.file.try_clone().map_err(|error| refused("file", parent(output), &error))
     }
 
     /// Gives the complete file its name. With `replace`, what has the name gives way in one step.
@@ -111,6 +116,37 @@ impl Drop for Draft {
     }
 }
 
+/// A directory beside the output for what is needed in between. It goes with its owner.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Makes `.NAME.PID.ENDING` beside `output`, for the caller only.
+    pub(crate) fn create(output: &Path, ending: &str) -> Result<Self, Failure> {
+        let parent = parent(output);
+        let path = name(parent, output, ending);
+        DirBuilder::new().mode(0o700).create(&path).map_err(|error| refused("directory", parent, &error))?;
+        // From here on it is removed, whatever comes.
+        let mut scratch = Self(path);
+        scratch.0 =
+            scratch.0.canonicalize().map_err(|error| Message::boxed(format!("{}: {error}", scratch.0.display())))?;
+        Ok(scratch)
+    }
+
+    /// Its absolute path, without symbolic links.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = cache::remove_tree(&self.0) {
+            let error = runtime::error::chain(&error);
+            crate::report(&format!("warning: {error}; remove {} by hand", self.0.display()));
+        }
+    }
+}
+
 /// Whether the file system is full, or the caller has used up what it may use of it.
 pub(crate) fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
@@ -129,18 +165,18 @@ fn parent(output: &Path) -> &Path {
     output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// `.NAME.PID.part` beside the output.
-fn name(parent: &Path, output: &Path) -> PathBuf {
+/// `.NAME.PID.ENDING` beside the output.
+fn name(parent: &Path, output: &Path, ending: &str) -> PathBuf {
     let output = output.file_name().unwrap_or_default().as_bytes();
     let mut name = b".".to_vec();
     name.extend_from_slice(&output[..output.len().min(NAME_PART)]);
-    name.extend_from_slice(format!(".{}.part", std::process::id()).as_bytes());
+    name.extend_from_slice(format!(".{}.{ending}", std::process::id()).as_bytes());
     parent.join(OsString::from_vec(name))
 }
 
-fn refused(parent: &Path, error: &io::Error) -> Failure {
+fn refused(what: &str, parent: &Path, error: &io::Error) -> Failure {
     Message::boxed(format!(
-        "cannot create a file in {}: {error}; the output's directory must exist and be writable",
+        "cannot create a {what} in {}: {error}; the output's directory must exist and be writable",
         parent.display()
     ))
 }

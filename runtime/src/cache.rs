@@ -257,7 +257,10 @@ fn size(path: &Path) -> u64 {
 }
 
 /// Removes a tree of ours, of which some directories cannot be written; it need not exist.
-fn remove_tree(path: &Path) -> Result<(), Error> {
+///
+/// # Errors
+/// When something in it cannot be removed.
+pub fn remove_tree(path: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

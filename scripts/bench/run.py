@@ -6,11 +6,17 @@ import shutil
 import subprocess
 import sys
 
-from instances import instances_section
-from layers import layers
-from read import read
+from build import build
+from calls import calls
+from cold import cold
 from commands import exec_section, pipe_section
+from instances import instances_section
+from instructions import instructions
+from layers import layers
+from memory import memory
+from read import read
 from settings import settings
+from size import size
 from start import start
 from turns import mount_point, run, work
 from write import write
@@ -24,6 +30,12 @@ SECTIONS = {
     "settings": settings,
     "layers": layers,
     "write": write,
+    "cold": cold,
+    "size": size,
+    "memory": memory,
+    "build": build,
+    "calls": calls,
+    "instructions": instructions,
 }
 
 

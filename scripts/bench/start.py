@@ -4,11 +4,29 @@ from containers import CRUN, PODMAN, PODMAN_OPTIONS, Held, crun_bundle
 from turns import cache, fim_environment, image, mount_point, quick, spawn, table, tree, turns
 
 USER = "63999"
+ARCHIVE = str(cache / "debian.sqfs")
+
+
+def bwrap_on(root):
+    """/bin/true of a tree in a sandbox."""
+    options = ["--dev", "/dev", "--proc", "/proc", "--unshare-all", "--die-with-parent"]
+    return ["bwrap", "--ro-bind", root, "/", *options, "/bin/true"]
+
+
+def mounted_start(*mount):
+    """Mounts the archive, starts /bin/true of it in a sandbox, and unmounts it."""
+    return spawn([*mount, ARCHIVE, mount_point, "++", *bwrap_on(mount_point), "++", "umount", mount_point])
+
+
+def squashfuse_start():
+    return mounted_start("squashfuse_ll")
+
+
+def squashfs_start():
+    return mounted_start("mount", "-t", "squashfs", "-o", "loop,ro")
 
 
 def start():
-    archive = str(cache / "debian.sqfs")
-    bwrap = ["--dev", "/dev", "--proc", "/proc", "--unshare-all", "--die-with-parent", "/bin/true"]
     first, static, joined, other = fim_environment(), fim_environment(), fim_environment(), fim_environment(USER)
     other["HOME"] = "/"
     bundle = crun_bundle("start", ["/bin/true"])
@@ -20,23 +38,9 @@ def start():
         ("fim-exec /bin/true, first start, as a user", lambda: spawn([image, "fim-exec", "/bin/true"], other, as_user)),
         ("fim-exec of a static program, first start", lambda: spawn([image, "fim-exec", "/measure", "nothing"], static)),
         ("fork and exec of the host's /bin/true", lambda: spawn(["/bin/true"])),
-        ("bwrap --unshare-all on the unpacked tree", lambda: spawn(["bwrap", "--ro-bind", tree, "/", *bwrap])),
-        (
-            "squashfuse_ll, bwrap, umount",
-            lambda: spawn(
-                ["squashfuse_ll", archive, mount_point]
-                + ["++", "bwrap", "--ro-bind", mount_point, "/", *bwrap]
-                + ["++", "umount", mount_point]
-            ),
-        ),
-        (
-            "kernel squashfs on a loop device, bwrap, umount",
-            lambda: spawn(
-                ["mount", "-t", "squashfs", "-o", "loop,ro", archive, mount_point]
-                + ["++", "bwrap", "--ro-bind", mount_point, "/", *bwrap]
-                + ["++", "umount", mount_point]
-            ),
-        ),
+        ("bwrap --unshare-all on the unpacked tree", lambda: spawn(bwrap_on(tree))),
+        ("squashfuse_ll, bwrap, umount", squashfuse_start),
+        ("kernel squashfs on a loop device, bwrap, umount", squashfs_start),
         (
             "crun run on the unpacked tree",
             lambda: spawn([*CRUN, "run", "-b", bundle, "fim-bench"]),

@@ -13,6 +13,7 @@ quick = "--quick" in sys.argv
 measure = str(cache / "measure")
 tree = str(cache / "debian")
 image = str(cache / "debian.flatimage")
+fim = "target/release/fim"
 work = Path(tempfile.mkdtemp(prefix="fim-bench-"))
 work.chmod(0o755)
 mount_point = str(work / "mount")

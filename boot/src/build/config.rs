@@ -29,12 +29,13 @@ pub(super) fn config(arguments: &Arguments, source: Config) -> Config {
     config
 }
 
-/// What the image starts with, looked up where a guest looks.
-pub(super) fn startup(config: &Config) -> Startup {
+/// What the image starts with, looked up where a guest looks, and what a run has read.
+pub(super) fn startup(config: &Config, read: &[Vec<u8>]) -> Startup {
     let own = config.env.iter().find(|(name, _)| name == b"PATH").map(|(_, value)| value.clone());
     let path = own.unwrap_or_else(|| environment::PATH.into());
     Startup {
         command: config.boot.as_ref().map(|boot| boot.program.clone()),
         path: path.split(|byte| *byte == b':').map(<[u8]>::to_vec).collect(),
+        read: read.to_vec(),
     }
 }

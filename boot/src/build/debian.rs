@@ -1,19 +1,18 @@
 //! A minimal Debian as the lowest source, made by mmdebstrap or debootstrap of the host.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
+use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
 use runtime::pack::Source;
-use runtime::sys::process;
 
-use crate::draft::Draft;
+use super::child;
+use crate::draft::{Draft, Scratch};
 use crate::interrupt::Interrupt;
 use crate::{Failure, Message};
 
@@ -52,18 +51,7 @@ pub(super) struct Made {
     /// What is packed.
     pub source: Source,
     _archive: Option<File>,
-    _tree: Option<Tree>,
-}
-
-/// A directory that goes with its owner.
-struct Tree(PathBuf);
-
-impl Drop for Tree {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            crate::report(&format!("warning: cannot remove {}: {error}; remove it by hand", self.0.display()));
-        }
-    }
+    _tree: Option<Scratch>,
 }
 
 impl Debian {
@@ -120,24 +108,19 @@ impl Debian {
     ) -> Result<Made, Failure> {
         let unshare = self::tool("unshare")
             .ok_or_else(|| Message::boxed("cannot make a Debian: unshare is missing; install util-linux"))?;
-        let mut name = OsString::from(".");
-        name.push(output.file_name().unwrap_or_default());
-        name.push(format!(".{}.debian", std::process::id()));
-        let path = output.with_file_name(name);
-        fs::create_dir(&path)
-            .map_err(|error| Message::boxed(format!("cannot make the directory {}: {error}", path.display())))?;
-        let tree = Tree(path.canonicalize()?);
+        let scratch = Scratch::create(output, "debian")?;
+        let tree = scratch.path();
         let mut command = Command::new(unshare);
-        command.args(["--mount", "--"]).arg(tool).arg("--variant=minbase").args(include).arg(&self.suite).arg(&tree.0);
+        command.args(["--mount", "--"]).arg(tool).arg("--variant=minbase").args(include).arg(&self.suite).arg(tree);
         command.args(&self.mirror).stdout(Stdio::null());
         run(command, tool, output, interrupt)?;
         // What was downloaded would only make the image bigger.
-        for entry in fs::read_dir(tree.0.join("var/cache/apt/archives")).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(tree.join("var/cache/apt/archives")).into_iter().flatten().flatten() {
             if entry.path().extension() == Some(OsStr::new("deb")) {
                 let _ = fs::remove_file(entry.path());
             }
         }
-        Ok(Made { source: Source::Directory(tree.0.clone()), _archive: None, _tree: Some(tree) })
+        Ok(Made { source: Source::Directory(tree.to_owned()), _archive: None, _tree: Some(scratch) })
     }
 }
 
@@ -147,22 +130,13 @@ fn run(mut command: Command, tool: &Path, output: &Path, interrupt: &Interrupt) 
     let mut log = Draft::scratch(output)?;
     command.stdin(Stdio::null()).stderr(log.try_clone()?);
     command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
-    // Ours are held back.
-    process::unblock_signals(&mut command);
-    let mut child = command.spawn().map_err(|error| Message::boxed(format!("cannot run {shown}: {error}")))?;
-    let pid = Pid::from_raw(child.id().cast_signed());
-    if interrupt.comes_before(&process::pidfd_open(pid)?) {
-        // It cleans up and ends; the signal then ends this program.
-        let _ = kill(pid, Signal::SIGTERM);
-    }
-    let status = child.wait()?;
-    if status.success() && !interrupt.is_pending() {
+    // It cleans up when it is asked to end.
+    let status = child::run(&mut command, Signal::SIGTERM, interrupt)
+        .map_err(|error| Message::boxed(format!("cannot run {shown}: {error}")))?;
+    if status.success() {
         return Ok(());
     }
-    let end = match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit code {code}"),
-        (None, signal) => format!("signal {}", signal.unwrap_or_default()),
-    };
+    let end = child::end(status);
     let mut text = Vec::new();
     log.seek(SeekFrom::Start(0)).and_then(|_| log.read_to_end(&mut text))?;
     let text = String::from_utf8_lossy(&text[text.len().saturating_sub(SHOWN)..]).trim().replace('\n', " / ");

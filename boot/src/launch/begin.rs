@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::unistd::Pid;
-use runtime::mount_server::{self, Layer, Lower, Refused, Request, Stack, ThrowAway};
+use runtime::mount_server::{self, Layer, Lower, Refused, Request, Stack, ThrowAway, reads};
 use runtime::session::lock;
 use runtime::source::{ByteSource, FileRange};
 use runtime::sys::process;
@@ -93,6 +93,7 @@ impl Beginning<'_> {
             shape: self.shape.clone(),
             startup: self.startup.to_vec(),
             throw_away: self.throw_away.clone(),
+            reads: self.caller.variable(reads::VARIABLE).map(Into::into),
         })?;
         let (pid, server) = (starting.pid(), process::pidfd_open(starting.pid())?);
         match starting.namespaces(&ids, self.rung.helpers(self.caller).as_ref()) {

@@ -23,6 +23,7 @@ use super::blocks::Blocks;
 use super::merged::{Directory, Merged, Name};
 use super::node::{self, Node};
 use super::reader::Reader;
+use super::recording::Recording;
 use super::server::{Options, Owners};
 use super::{listing, xattr};
 use crate::extract;
@@ -60,11 +61,12 @@ pub(super) struct LayerFs {
     xattrs: bool,
     no_open: bool,
     no_opendir: bool,
+    recording: Option<Arc<Recording>>,
 }
 
 impl LayerFs {
-    /// `ahead` is the number of read-ahead threads, 0 for none.
-    pub(super) fn new(blocks: Arc<Blocks>, options: &Options, ahead: usize) -> Self {
+    /// `ahead` is the number of read-ahead threads, 0 for none; what is read is noted in `recording`.
+    pub(super) fn new(blocks: Arc<Blocks>, options: &Options, ahead: usize, recording: Option<Arc<Recording>>) -> Self {
         let Options { owners, cache_bytes, merged, .. } = *options;
         let stored = blocks.layers().iter().any(|layer| layer.superblock().xattr_table.is_some());
         Self {
@@ -75,6 +77,7 @@ impl LayerFs {
             owners,
             no_open: false,
             no_opendir: false,
+            recording,
         }
     }
 
@@ -303,6 +306,9 @@ impl Filesystem for LayerFs {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        if let Some(recording) = &self.recording {
+            recording.note(ino.0);
+        }
         let inode = self.reader.remembered(ino.0).map_or_else(
             || match self.find(ino)? {
                 Some(Found { layer, inode, .. }) => Ok((layer, Arc::new(inode))),

@@ -16,6 +16,7 @@ mod order;
 pub mod overlay;
 mod read_ahead;
 mod reader;
+mod recording;
 mod report;
 mod server;
 mod stream;

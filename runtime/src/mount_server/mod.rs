@@ -3,6 +3,7 @@
 
 pub mod diagnose;
 mod overlay;
+pub mod reads;
 mod userspace;
 mod warm;
 
@@ -95,6 +96,8 @@ pub struct Request {
     pub shape: Vec<String>,
     /// Files that a start reads, relative to the root.
     pub startup: Vec<Vec<u8>>,
+    /// Where to write which files were read, when the session ends.
+    pub reads: Option<PathBuf>,
     /// Set for a throw-away session.
     pub throw_away: Option<ThrowAway>,
 }
@@ -260,7 +263,8 @@ const NO_FUSE: u8 = b'F';
 fn run(request: Request, mut channel: UnixStream) -> i32 {
     match serve(&request, &mut channel) {
         Ok((served, alive)) => {
-            wait_for_end(request, channel, alive, served);
+            wait_for_end(&request, channel, alive);
+            clean_up(request, served);
             0
         }
         Err(error) => {
@@ -402,7 +406,7 @@ fn stack(request: &Request, opened: Opened<'_>, archives: Vec<Arc<Archive>>) -> 
     };
     let merged = archives.len() > MERGED_FROM;
     let count = if merged { 1 } else { archives.len() };
-    let server = serve_image(archives.clone(), device, &layers, &request.ids, merged)?;
+    let server = serve_image(archives.clone(), device, &layers, request, merged)?;
     warm::begin(&layers, count, &request.startup);
     match overlay::mount(&layers, count, top, &writable, &root)? {
         Ok(()) => Ok(Served::Kernel(Some(server))),
@@ -432,19 +436,24 @@ fn serve_image(
     archives: Vec<Arc<Archive>>,
     device: OwnedFd,
     directory: &Path,
-    ids: &IdMap,
+    request: &Request,
     merged: bool,
 ) -> Result<fuse::Server, Error> {
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let options = fuse::mount_data(device.as_raw_fd(), 0, 0);
     mount(Some("fim"), directory, Some("fuse.fim"), flags, Some(options.as_str()))
         .map_err(diagnose::mount("mount", "the layers (FUSE)"))?;
-    let options = fuse::Options { owners: owners(ids), merged, ..fuse::Options::default() };
+    let options = fuse::Options {
+        owners: owners(&request.ids),
+        merged,
+        record: request.reads.is_some(),
+        ..fuse::Options::default()
+    };
     fuse::serve(device, archives, &options).map_err(io_error("serve", "the layers"))
 }
 
-/// Blocks until no instance is left and none is joining, then removes the session's files.
-fn wait_for_end(request: Request, mut channel: UnixStream, alive: Alive, served: Served) {
+/// Blocks until no instance is left and none is joining.
+fn wait_for_end(request: &Request, mut channel: UnixStream, alive: Alive) {
     // The starter says that it holds its own write end by closing its side, or by dying.
     let _ = channel.read(&mut [0]);
     drop(channel);
@@ -452,15 +461,13 @@ fn wait_for_end(request: Request, mut channel: UnixStream, alive: Alive, served:
     loop {
         wait_for_hang_up(&alive.read, PollTimeout::NONE);
         // Whoever joins holds the start lock until it holds a write end.
-        let Ok(starting) = lock::wait(&request.data, lock::START) else { break };
+        let Ok(starting) = lock::wait(&request.data, lock::START) else { return };
         if wait_for_hang_up(&alive.read, PollTimeout::ZERO) {
-            clean_up(request, served);
-            // Both locks end with the process, which has nothing left to do.
+            // It ends with the process.
             std::mem::forget(starting);
             return;
         }
     }
-    clean_up(request, served);
 }
 
 fn wait_for_hang_up(read: &File, timeout: PollTimeout) -> bool {
@@ -481,8 +488,14 @@ fn sweep_points(request: &Request) {
     }
 }
 
+/// Removes the session's files.
 fn clean_up(request: Request, served: Served) {
     sweep_points(&request);
+    if let (Some(path), Served::Kernel(Some(server))) = (&request.reads, &served)
+        && let Err(error) = reads::write(path, &server.files_read())
+    {
+        log::warn!("cannot write which files were read to {}: {error}", path.display());
+    }
     // An empty lock says that no session lives, should a reader look before the process is gone.
     let _ = request.lock.file().set_len(0);
     // A mount point cannot be removed where it is one. Should this fail, the host daemon removes what is left.

@@ -42,6 +42,7 @@ pub(crate) trait Contents {
 }
 
 /// A tree and the files in it that have no content yet.
+#[derive(Clone)]
 pub(crate) struct Planned<F> {
     pub tree: Tree,
     pub files: HashMap<NodeId, F>,
@@ -69,7 +70,7 @@ impl<F: Pending> Planned<F> {
 
         let view = PlannedView { planned: &self, contents };
         let shell = startup::shell(&view).is_some();
-        let (mut first, mut opened) = (options.first.clone(), Vec::new());
+        let (mut first, mut opened) = (Vec::new(), Vec::new());
         if let Some(startup) = &options.startup {
             let mut growth = Growth::new(&options.squashfs, |path, offset, len| view.read(path, offset, len));
             let budget = startup::budget(self.files.values().map(Pending::stored).sum());
@@ -89,8 +90,6 @@ impl<F: Pending> Planned<F> {
             Ok(())
         };
         for path in &first {
-            // Joining an absolute path would leave the root.
-            let path = path.strip_prefix("/").unwrap_or(path);
             if let Some(id) = lookup(&self.tree, path) {
                 put(&mut self, id, path, true)?;
             }

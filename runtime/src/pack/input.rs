@@ -31,6 +31,7 @@ pub struct Intake {
 }
 
 /// A source that has been looked into.
+#[derive(Clone)]
 pub struct Input {
     /// What becomes a layer each, bottom first.
     pub layers: Vec<Layer>,
@@ -41,14 +42,16 @@ pub struct Input {
 }
 
 /// What becomes one layer.
+#[derive(Clone)]
 pub struct Layer(Kind);
 
+#[derive(Clone)]
 enum Kind {
     Directory(PathBuf),
     Archived { path: PathBuf, planned: Planned<Bytes> },
     Squashfs { path: PathBuf, start: u64 },
     Stored { image: Arc<Image>, index: usize },
-    Merged { path: PathBuf, layers: Vec<Archive> },
+    Merged { path: PathBuf, layers: Arc<[Archive]> },
 }
 
 impl Source {

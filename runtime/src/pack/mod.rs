@@ -11,6 +11,7 @@ mod error;
 mod existing;
 mod growth;
 mod input;
+mod profile;
 mod source;
 pub(crate) mod squash;
 pub(crate) mod startup;
@@ -21,13 +22,13 @@ pub use crate::progress::Progress;
 pub use container::{Choice, Platform, Unkept};
 pub use error::Error;
 pub use input::{Input, Intake, Layer};
+pub use profile::files_read;
 pub use source::{Source, contains};
 pub use squash::squash;
 pub use startup::Startup;
 
 use crate::squashfs::write;
 use std::ffi::OsStr;
-use std::path::PathBuf;
 
 /// Which times a squashfs carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,18 +70,14 @@ pub struct Options {
     pub squashfs: write::Options,
     /// Which times the archive carries. Not used for a squashfs.
     pub epoch: Epoch,
-    /// Paths of regular files inside the source, relative to its root, that a start reads first: their blocks are
-    /// stored uncompressed and unshared, before all others and in this order. Paths that are no regular file are
-    /// ignored. Not used for a squashfs.
-    pub first: Vec<PathBuf>,
-    /// What starts: its start-up set, as far as it adds at most 3 MiB or 3 %, is appended to `first`. Not used for a
-    /// squashfs.
+    /// What starts: the blocks of its start-up set, as far as it adds at most 3 MiB or 3 %, are stored uncompressed and
+    /// unshared, before all others. Not used for a squashfs.
     pub startup: Option<Startup>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { squashfs: write::Options::default(), epoch: Epoch::Newest, first: Vec::new(), startup: None }
+        Self { squashfs: write::Options::default(), epoch: Epoch::Newest, startup: None }
     }
 }
 

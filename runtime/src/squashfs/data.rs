@@ -3,6 +3,8 @@
 //! A file is a run of blocks that lie one behind the other, and perhaps a tail inside a fragment block that it
 //! shares. The inode lists the stored sizes, so the position of block N is the sum of the sizes before it.
 
+use std::cell::RefCell;
+
 use super::error::{Error, Table};
 use super::inode::{Inode, Kind};
 use super::meta::Place;
@@ -14,6 +16,12 @@ const READ_FILE_MAX: u64 = 256 << 20;
 
 /// Bit of a stored size: the block is stored as it is.
 pub(super) const STORED: u32 = 1 << 24;
+
+thread_local! {
+    /// Where a thread reads packed blocks. Used again and again: buffers of their many sizes between the unpacked ones,
+    /// which stay for a while, would leave the heap full of holes, and fresh memory costs page faults.
+    static PACKED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Where the blocks of a regular file are.
 #[derive(Clone, Debug)]
@@ -153,13 +161,21 @@ impl Archive {
         if block.size > self.superblock.block_size || (!block.compressed && block.size > limit) {
             return Err(wrong(format!("block says {} bytes, at most {limit} are allowed", block.size)));
         }
-        let mut bytes = vec![0; block.size as usize];
-        self.meta.read(Table::Data, block.offset, &mut bytes)?;
+        let size = block.size as usize;
         if !block.compressed {
+            let mut bytes = vec![0; size];
+            self.meta.read(Table::Data, block.offset, &mut bytes)?;
             return Ok(bytes);
         }
-        compress::decompress(self.superblock.compressor, &bytes, limit as usize)
-            .map_err(|reason| wrong(format!("block cannot be unpacked: {reason}")))
+        PACKED.with_borrow_mut(|packed| {
+            if packed.len() < size {
+                packed.resize(size, 0);
+            }
+            let packed = &mut packed[..size];
+            self.meta.read(Table::Data, block.offset, packed)?;
+            compress::decompress(self.superblock.compressor, packed, limit as usize)
+                .map_err(|reason| wrong(format!("block cannot be unpacked: {reason}")))
+        })
     }
 
     /// Fills `buf` from byte `skip` of a block that is stored as it is; such a block needs no reading as a whole.

@@ -4,6 +4,7 @@
 pub mod capability;
 pub mod clone_file;
 pub mod descriptor;
+pub mod heap;
 pub mod inherited;
 pub mod memfd;
 pub mod mount;

@@ -2,11 +2,10 @@
 
 use crate::tree::{assert_same, at, make, noise};
 use crate::{fixed, layer, listing, options, pack_to, unpack};
-use runtime::pack::Progress;
+use runtime::pack::{Progress, Startup};
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
 
 #[derive(Default)]
 struct Counted {
@@ -136,14 +135,16 @@ fn pack_stores_equal_files_once_even_from_a_full_fragment_block() {
 }
 
 #[test]
-fn pack_puts_the_first_files_first_and_uncompressed() {
+fn pack_puts_what_a_run_has_read_first_and_uncompressed() {
     let work = tempfile::tempdir().unwrap();
     let source = work.path().join("source");
     make(&source, false);
     let image = work.path().join("image");
     let mut options = options(2);
-    options.first = ["text", "no/such/file", "dir", "/small"].iter().map(PathBuf::from).collect();
-    pack_to(&source, &image, &options).unwrap();
+    let read = ["text", "no/such/file", "dir", "/small"].map(|path| path.as_bytes().to_vec());
+    options.startup = Some(Startup { read: read.to_vec(), ..Startup::default() });
+    let packed = pack_to(&source, &image, &options).unwrap();
+    assert_eq!(packed.startup, [&b"text"[..], b"small"]);
     let text = fs::read(source.join("text")).unwrap();
     let bytes = fs::read(&image).unwrap();
     // Superblock and the note of the level stand before.

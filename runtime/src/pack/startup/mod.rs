@@ -36,12 +36,15 @@ const FILES_MAX: usize = 512;
 const SCRIPT_LINE: usize = 256;
 
 /// What starts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Startup {
     /// The boot command's program: a path, or a name that is looked up in `path`.
     pub command: Option<Vec<u8>>,
     /// Directories in which programs are looked up.
     pub path: Vec<Vec<u8>>,
+    /// What a run has read, in the order of first reads: relative to the root, without links on the way. It goes before
+    /// what is found.
+    pub read: Vec<Vec<u8>>,
 }
 
 /// Bytes by which the set may make the archive of files of `stored` bytes grow.
@@ -58,7 +61,8 @@ pub(super) struct First {
     pub opened: Vec<u8>,
 }
 
-/// The files of the start-up set, most important first, whose growth fits into `budget` bytes. `growth` estimates
+/// The files of the start-up set, whose growth fits into `budget` bytes: first what a run has read, in its order, then
+/// what is found, the most important first. `growth` estimates
 /// by how many bytes the archive grows when the file at a path, of this size, is not compressed.
 pub(super) fn find(
     view: &dyn View,
@@ -77,16 +81,43 @@ pub(super) fn find(
     for program in command.into_iter().chain(SHELLS.iter().filter_map(|shell| file(view, shell))) {
         search.start(program);
     }
-    let mut left = budget;
-    let mut chosen = Vec::new();
-    for File { path, opened, size } in search.files {
-        let cost = growth(&path, size);
-        if let Some(rest) = left.checked_sub(cost) {
+    let read = startup.read.iter().take(FILES_MAX).filter_map(|path| file(view, path));
+    let (files, read) = in_order(search.files, read);
+    let costs: Vec<u64> = files.iter().map(|file| growth(&file.path, file.size)).collect();
+    let fits = fitting(&costs, read, budget);
+    let chosen = files.into_iter().zip(fits).filter(|(_, fits)| *fits);
+    chosen.map(|(file, _)| First { path: PathBuf::from(OsString::from_vec(file.path)), opened: file.opened }).collect()
+}
+
+/// Which files fit into the budget, by what each costs. Of the first `read`, which all are read, as many as can be: a
+/// large program, of which a start reads a part, must not take the place of all libraries. Of the others the first ones.
+fn fitting(costs: &[u64], read: usize, budget: u64) -> Vec<bool> {
+    let mut order: Vec<usize> = (0..costs.len()).collect();
+    order[..read].sort_by_key(|&index| costs[index]);
+    let (mut left, mut fits) = (budget, vec![false; costs.len()]);
+    for index in order {
+        if let Some(rest) = left.checked_sub(costs[index]) {
             left = rest;
-            chosen.push(First { path: PathBuf::from(OsString::from_vec(path)), opened });
+            fits[index] = true;
         }
     }
-    chosen
+    fits
+}
+
+/// The files of a run first, in their order; a file that the search found too is opened by the path of the search, which
+/// takes the links that a start takes. Also how many were read.
+fn in_order(found: Vec<File>, read: impl Iterator<Item = File>) -> (Vec<File>, usize) {
+    let mut found: Vec<Option<File>> = found.into_iter().map(Some).collect();
+    let mut ordered: Vec<File> = Vec::new();
+    for file in read {
+        let known = found.iter_mut().find(|known| known.as_ref().is_some_and(|known| known.path == file.path));
+        if ordered.iter().all(|known| known.path != file.path) {
+            ordered.push(known.and_then(Option::take).unwrap_or(file));
+        }
+    }
+    let read = ordered.len();
+    ordered.extend(found.into_iter().flatten());
+    (ordered, read)
 }
 
 /// The interactive shell, for an image without a boot command.

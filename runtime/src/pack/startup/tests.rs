@@ -2,7 +2,7 @@
 
 use super::elf::tests::program;
 use super::resolve;
-use super::{Entry, Names, Startup, View, find, shell};
+use super::{Entry, First, Names, Startup, View, find, shell};
 use std::collections::BTreeMap;
 
 const NEEDED: u64 = 1;
@@ -31,9 +31,14 @@ impl Table {
     }
 
     fn found(&self, command: &str, budget: u64) -> Vec<String> {
-        let startup = Startup { command: Some(command.into()), path: vec![b"/opt/bin".into(), b"/usr/bin".into()] };
-        let found = find(self, &startup, budget, &mut |_, size| size);
-        found.into_iter().map(|first| first.path.into_os_string().into_string().unwrap()).collect()
+        let first = self.first(command, &[], budget).into_iter();
+        first.map(|first| first.path.into_os_string().into_string().unwrap()).collect()
+    }
+
+    fn first(&self, command: &str, read: &[&str], budget: u64) -> Vec<First> {
+        let path = vec![b"/opt/bin".into(), b"/usr/bin".into()];
+        let read = read.iter().map(|path| path.as_bytes().to_vec()).collect();
+        find(self, &Startup { command: Some(command.into()), path, read }, budget, &mut |_, size| size)
     }
 }
 
@@ -128,4 +133,23 @@ fn links_are_followed_inside_and_not_forever() {
     assert_eq!(resolve(&table, b"through"), None);
     assert_eq!(resolve(&table, b"//lib64/./../lib64/ld.so").unwrap().0, b"usr/lib64/ld.so");
     assert_eq!(resolve(&table, b"/").unwrap(), (Vec::new(), Entry::Directory));
+}
+
+#[test]
+fn what_a_run_has_read_goes_first_in_its_order() {
+    let table = system().file("opt/big", vec![0; 100_000]).file("opt/small", "x").link("opt/link", "small");
+    let read = ["opt/small", "opt/big", "usr/lib/x86_64-linux-gnu/libc-2.so", "gone", "opt", "opt/small"];
+    let opened = |budget| -> Vec<String> {
+        let first = table.first("missing", &read, budget).into_iter();
+        first.map(|first| String::from_utf8(first.opened).unwrap()).collect()
+    };
+    let all = opened(u64::MAX);
+    // The library is opened by the name that a start knows it by.
+    assert_eq!(all[..3], ["opt/small", "opt/big", "lib/x86_64-linux-gnu/libc.so.6"]);
+    assert_eq!(all.iter().filter(|path| *path == "opt/small").count(), 1);
+    assert!(all.contains(&"bin/sh".to_owned()), "{all:?}");
+    // One large file does not keep the others out.
+    let some = opened(90_000);
+    assert_eq!(some[..2], ["opt/small", "lib/x86_64-linux-gnu/libc.so.6"]);
+    assert!(!some.contains(&"opt/big".to_owned()) && some.contains(&"bin/sh".to_owned()), "{some:?}");
 }

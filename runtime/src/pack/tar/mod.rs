@@ -21,6 +21,7 @@ use crate::squashfs::write::ContentWriter;
 use std::path::Path;
 
 /// The bytes of a regular file in an archive.
+#[derive(Clone)]
 pub(super) struct Bytes {
     range: FileRange,
     /// Where its bytes begin in the range.

@@ -104,7 +104,7 @@ pub enum Kind {
     Socket,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Node {
     pub metadata: Metadata,
     /// Index into `Tree::xattrs`, or `inode::NONE`.
@@ -114,7 +114,7 @@ pub(super) struct Node {
     pub body: Body,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Body {
     Directory { parent: NodeId, children: BTreeMap<Box<[u8]>, NodeId> },
     Other(Kind),
@@ -122,7 +122,7 @@ pub(super) enum Body {
 
 /// Names, inodes and extended attributes. Entries are kept sorted bytewise, so the order of adding does not
 /// show in the result.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Tree {
     pub(super) nodes: Vec<Node>,
     pub(super) xattrs: Vec<Xattrs>,
