@@ -73,6 +73,10 @@ fn an_ephemeral_start_leaves_nothing_however_it_ends() {
     // Everybody is, at once: the next one cleans up.
     let running = start();
     let tree = running.tree();
+    // Those first who would clean up.
+    for name in ["fim-host", "fim-mount"] {
+        tree.named(name).kill();
+    }
     tree.0.iter().for_each(harness::process::Member::kill);
     running.wait_as_it_is();
     tree.wait_gone();

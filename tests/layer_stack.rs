@@ -97,6 +97,45 @@ fn many_layers_work_and_too_many_are_refused() {
 }
 
 #[test]
+fn many_layers_show_what_few_show() {
+    let world = World::new();
+    // Deletions, a directory made anew, one that was replaced by a file and the other way round, links, odd names.
+    for script in [
+        "rm /usr/share/plain; rm -r /usr/share/dir/deep; mkdir -p /opt/a/b; echo 1 > /opt/a/b/c; ln /opt/a/b/c /opt/hard",
+        "rm -r /usr/share/dir; mkdir /usr/share/dir; echo new > /usr/share/dir/only; rm -r /opt/a; echo file > /opt/a",
+        "rm /opt/a; mkdir /opt/a; echo back > /usr/share/plain; chmod 700 /opt; ln -s only /usr/share/dir/link; mkfifo /opt/pipe",
+    ] {
+        world.sh(script).run().succeeds();
+        world.wait_for_end();
+        world.app(&["fim-layer", "commit", "layer", "--level", "0"]).run().succeeds();
+    }
+    let show =
+        "cd /; find bin opt usr -exec stat -c '%n %F %a %u %s %Y %N' {} +; find opt usr -type f -exec md5sum {} +";
+    let seen = |layers: &str| {
+        let outcome = world.sh(show).env("FIM_LAYERS", layers).prints();
+        world.wait_for_end();
+        let mut lines: Vec<String> = outcome.lines().map(str::to_owned).collect();
+        // The order is the file system's. (/etc has the account files, which every start writes.)
+        lines.sort();
+        lines
+    };
+    let few = seen("");
+    assert!(few.iter().any(|line| line.contains("/only")) && !few.iter().any(|line| line.contains("deep")), "{few:?}");
+    fs::create_dir(world.path("empty")).unwrap();
+    world.app(&["fim-layer", "create", "empty", "empty.layer"]).run().succeeds();
+    let many = seen(&["empty.layer"; 20].join(":"));
+    let only = |one: &[String], other: &[String]| one.iter().filter(|line| !other.contains(line)).cloned().collect();
+    let difference: [Vec<String>; 2] = [only(&few, &many), only(&many, &few)];
+    assert_eq!(difference, [Vec::<String>::new(), Vec::new()]);
+    // And what is written on them is the same.
+    let write = "rm -r /usr/share/dir; rm /opt/pipe; echo more >> /usr/share/plain; mv /usr/share/noise /opt; ls -R /usr/share /opt";
+    let written = world.sh(write).env("FIM_LAYERS", ["empty.layer"; 20].join(":")).prints();
+    assert!(!written.contains("only") && written.contains("noise") && !written.contains("pipe"), "{written}");
+    world.wait_for_end();
+    assert_eq!(world.sh("ls -R /usr/share /opt").prints(), written);
+}
+
+#[test]
 fn an_invalid_layer_is_named_and_nothing_runs() {
     let world = World::new();
     let good = fs::read(layer(&world, "good.layer", "good")).unwrap();

@@ -55,7 +55,7 @@ pub struct Change {
 /// # Errors
 /// When a layer is damaged, or a file that looks unchanged cannot be read.
 pub fn diff(upper: &Scan, layers: &[Archive]) -> Result<Vec<Change>, Error> {
-    let layers = Layers { archives: layers, whiteouts: false };
+    let layers = Layers { archives: layers.into(), whiteouts: false };
     let mut comparison = Comparison { upper, layers, changes: Vec::new() };
     let below = if comparison.layers.archives.is_empty() { Vec::new() } else { comparison.layers.root()? };
     comparison.directory(below)?;

@@ -30,7 +30,7 @@ pub(super) fn write(
     let compressed = Digesting::new(BufWriter::with_capacity(1 << 20, out));
     let plain = Digesting::new(GzEncoder::new(compressed, Compression::default()));
     let mut layer = Layer {
-        layers: Layers { archives: layers, whiteouts: false },
+        layers: Layers { archives: layers.into(), whiteouts: false },
         tar: Builder::new(plain),
         links: HashMap::new(),
         shared: Shared::default(),

@@ -22,7 +22,7 @@ pub struct Checked {
 /// # Errors
 /// The first thing that cannot be read or cannot be, or that `progress` wants no more.
 pub fn check(layer: &Archive, progress: &mut dyn Progress) -> Result<Checked, Error> {
-    let layers = Layers { archives: std::slice::from_ref(layer), whiteouts: true };
+    let layers = Layers { archives: std::slice::from_ref(layer).into(), whiteouts: true };
     let mut check = Check { layer, blocks: HashMap::new(), progress };
     let mut checked = Checked::default();
     let mut seen = HashSet::new();

@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::ops::Index;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::error::Error;
 use crate::squashfs::{Archive, FileKind, Inode, InodeRef, Kind};
@@ -55,10 +57,55 @@ enum Found {
     },
 }
 
+/// Archives as whoever has them keeps them.
+#[derive(Clone, Copy)]
+pub(crate) enum Archives<'a> {
+    /// For one thing.
+    Own(&'a [Archive]),
+    /// For several.
+    Shared(&'a [Arc<Archive>]),
+}
+
+impl<'a> From<&'a [Archive]> for Archives<'a> {
+    fn from(archives: &'a [Archive]) -> Self {
+        Self::Own(archives)
+    }
+}
+
+impl<'a> From<&'a [Arc<Archive>]> for Archives<'a> {
+    fn from(archives: &'a [Arc<Archive>]) -> Self {
+        Self::Shared(archives)
+    }
+}
+
+impl Archives<'_> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Own(archives) => archives.len(),
+            Self::Shared(archives) => archives.len(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Index<usize> for Archives<'_> {
+    type Output = Archive;
+
+    fn index(&self, index: usize) -> &Archive {
+        match self {
+            Self::Own(archives) => &archives[index],
+            Self::Shared(archives) => &archives[index],
+        }
+    }
+}
+
 /// The layers, bottom first.
 #[derive(Clone, Copy)]
 pub(crate) struct Layers<'a> {
-    pub archives: &'a [Archive],
+    pub archives: Archives<'a>,
     /// Whiteouts are shown as what they are, for another overlay to understand.
     pub whiteouts: bool,
 }
@@ -72,8 +119,8 @@ impl Layers<'_> {
     /// The merged root, and whether nothing of layers further below would merge.
     pub(crate) fn root_closed(&self) -> Result<(Vec<Part>, bool), Error> {
         let mut parts = Vec::new();
-        for (layer, archive) in self.archives.iter().enumerate().rev() {
-            let part = self.part(layer, archive.root(), b"")?;
+        for layer in (0..self.archives.len()).rev() {
+            let part = self.part(layer, self.archives[layer].root(), b"")?;
             if !matches!(part.inode.kind, Kind::Directory { .. }) {
                 return Err(contradiction(layer, b"", "the root is no directory"));
             }
@@ -121,12 +168,35 @@ impl Layers<'_> {
                 self.cover(&mut found, entry.name, child, whiteout, &path)?;
             }
         }
-        let shown = found.into_iter().filter_map(|(name, found)| match found {
-            Found::Nothing(part) => self.whiteouts.then_some((name, Node::Whiteout(part))),
-            Found::Leaf(part) => Some((name, Node::Leaf(part))),
-            Found::Directory { parts, closed } => Some((name, Node::Directory { parts, closed })),
-        });
-        Ok(shown.collect())
+        Ok(found.into_iter().filter_map(|(name, found)| Some((name, self.shown(found)?))).collect())
+    }
+
+    /// What one name of the merged directory at `path` stands for.
+    pub(crate) fn child(&self, path: &[u8], parts: &[Part], name: &[u8]) -> Result<Option<Node>, Error> {
+        let mut found = BTreeMap::new();
+        for part in parts {
+            let entry = self.archives[part.layer].lookup(&part.inode, name).map_err(damaged(part.layer, path))?;
+            let Some(entry) = entry else { continue };
+            let child = self.part(part.layer, entry.inode, path)?;
+            let suspect = is_whiteout(&child.inode) || matches!(child.inode.kind, Kind::File { size: 0, .. });
+            let whiteout = suspect
+                && (is_whiteout(&child.inode)
+                    || self.mark(part, path)?.is_some_and(|mark| mark == HAS_MARKED)
+                        && self.is_marked(&child, path)?);
+            self.cover(&mut found, name.to_vec(), child, whiteout, path)?;
+            if !matches!(found.get(name), Some(Found::Directory { closed: false, .. })) {
+                break;
+            }
+        }
+        Ok(found.remove(name).and_then(|found| self.shown(found)))
+    }
+
+    fn shown(&self, found: Found) -> Option<Node> {
+        match found {
+            Found::Nothing(part) => self.whiteouts.then_some(Node::Whiteout(part)),
+            Found::Leaf(part) => Some(Node::Leaf(part)),
+            Found::Directory { parts, closed } => Some(Node::Directory { parts, closed }),
+        }
     }
 
     /// Adds what a lower layer has under a name that is free, or that is a directory so far.

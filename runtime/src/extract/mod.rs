@@ -39,7 +39,7 @@ const WAITING: usize = 64;
 /// # Errors
 /// When a layer is damaged, the file system refuses, or `progress` wants no more.
 pub fn extract(layers: &[Archive], into: &Path, progress: &mut dyn Progress) -> Result<Omitted, Error> {
-    create_tree(Layers { archives: layers, whiteouts: false }, into, false, progress)
+    create_tree(Layers { archives: layers.into(), whiteouts: false }, into, false, progress)
 }
 
 /// Extracts one layer as it is, with its whiteouts and opaque directories, so that an overlay can stack it. With `own`,
@@ -48,7 +48,7 @@ pub fn extract(layers: &[Archive], into: &Path, progress: &mut dyn Progress) -> 
 /// # Errors
 /// As [`extract`], and when the file system cannot hold what the layer takes away from lower ones.
 pub fn extract_layer(layer: &Archive, into: &Path, own: bool, progress: &mut dyn Progress) -> Result<Omitted, Error> {
-    create_tree(Layers { archives: std::slice::from_ref(layer), whiteouts: true }, into, own, progress)
+    create_tree(Layers { archives: std::slice::from_ref(layer).into(), whiteouts: true }, into, own, progress)
 }
 
 fn create_tree(layers: Layers<'_>, into: &Path, own: bool, progress: &mut dyn Progress) -> Result<Omitted, Error> {

@@ -51,6 +51,11 @@ impl Blocks {
         self.report.error(layer, error);
     }
 
+    /// Logs what layers say that cannot be.
+    pub(super) fn contradiction(&self, error: &crate::extract::Error) {
+        self.report.contradiction(error);
+    }
+
     /// The bytes `range` of block `index` of a file; the range counts from the beginning of the block and must not
     /// leave the file.
     pub(super) fn piece(

@@ -20,10 +20,12 @@ use fuser::{
 
 use super::attr::{self, FOREVER};
 use super::blocks::Blocks;
+use super::merged::{Directory, Merged, Name};
 use super::node::{self, Node};
 use super::reader::Reader;
-use super::server::Owners;
+use super::server::{Options, Owners};
 use super::{listing, xattr};
+use crate::extract;
 use crate::squashfs::{Archive, Error, Inode, InodeRef, Kind};
 
 /// Inodes are never reused, so there is one generation of each.
@@ -52,6 +54,8 @@ pub(super) struct LayerFs {
     blocks: Arc<Blocks>,
     reader: Reader,
     owners: Owners,
+    /// Set when the layers are shown as one directory.
+    merged: Option<Merged>,
     /// Whether any node can have an extended attribute.
     xattrs: bool,
     no_open: bool,
@@ -60,11 +64,13 @@ pub(super) struct LayerFs {
 
 impl LayerFs {
     /// `ahead` is the number of read-ahead threads, 0 for none.
-    pub(super) fn new(blocks: Arc<Blocks>, owners: Owners, ahead: usize, cache_bytes: usize) -> Self {
+    pub(super) fn new(blocks: Arc<Blocks>, options: &Options, ahead: usize) -> Self {
+        let Options { owners, cache_bytes, merged, .. } = *options;
         let stored = blocks.layers().iter().any(|layer| layer.superblock().xattr_table.is_some());
         Self {
             reader: Reader::new(Arc::clone(&blocks), ahead, cache_bytes),
             xattrs: stored || owners != Owners::Real,
+            merged: merged.then(|| Merged::new(blocks.layers().to_vec())),
             blocks,
             owners,
             no_open: false,
@@ -80,6 +86,13 @@ impl LayerFs {
     fn find(&self, ino: INodeNo) -> Result<Option<Found<'_>>, Errno> {
         match Node::from_number(ino.0) {
             Some(Node::Root) => Ok(None),
+            Some(Node::Merged(index)) => {
+                // What it says about itself is what the topmost one says.
+                let directory = self.directory(index)?;
+                let top = directory.parts.first().ok_or(Errno::ESTALE)?;
+                let archive = self.layers().get(top.layer).ok_or(Errno::ESTALE)?;
+                Ok(Some(Found { layer: top.layer, archive, inode: top.inode.clone() }))
+            }
             Some(Node::Inode { layer, inode }) => {
                 let archive = self.layers().get(layer).ok_or(Errno::ESTALE)?;
                 let inode = archive.inode(inode).map_err(|error| self.damaged(layer, &error))?;
@@ -99,7 +112,41 @@ impl LayerFs {
         Ok(attr::of_inode(node::number(layer, at), &inode, &self.owners))
     }
 
+    fn directory(&self, index: usize) -> Result<Arc<Directory>, Errno> {
+        self.merged.as_ref().and_then(|merged| merged.get(index)).ok_or(Errno::ESTALE)
+    }
+
+    fn unreadable(&self, error: &extract::Error) -> Errno {
+        match error {
+            extract::Error::Layer { layer, source, .. } => self.blocks.report(*layer, source),
+            other => self.blocks.contradiction(other),
+        }
+        Errno::EIO
+    }
+
+    /// What was found in merged layers, under its own number.
+    fn attributes_of_name(&self, found: &Name) -> Result<FileAttr, Errno> {
+        let attributes = self.attributes(found.layer, found.inode)?;
+        Ok(FileAttr { ino: INodeNo(found.node), ..attributes })
+    }
+
+    fn look_up_merged(&self, merged: &Merged, parent: INodeNo, name: &[u8]) -> Result<Option<FileAttr>, Errno> {
+        let found = match Node::from_number(parent.0) {
+            Some(Node::Root) if name == b"0" => merged.root().map(Some),
+            Some(Node::Root) => Ok(None),
+            Some(Node::Merged(index)) => merged.look_up(&*self.directory(index)?, name),
+            _ => return Ok(None),
+        };
+        let found = found.map_err(|error| self.unreadable(&error))?;
+        found.map_or_else(|| Ok(Some(attr::absent())), |found| self.attributes_of_name(&found).map(Some))
+    }
+
     fn look_up(&self, parent: INodeNo, name: &[u8]) -> Result<FileAttr, Errno> {
+        if let Some(merged) = &self.merged
+            && let Some(answer) = self.look_up_merged(merged, parent, name)?
+        {
+            return Ok(answer);
+        }
         let Some(parent) = self.find(parent)? else {
             let layer = node::layer_of_name(name, self.layers().len());
             return layer.map_or(Ok(attr::absent()), |layer| self.attributes(layer, self.layers()[layer].root()));
@@ -116,7 +163,7 @@ impl LayerFs {
     fn attributes_of(&self, ino: INodeNo) -> Result<FileAttr, Errno> {
         Ok(match self.find(ino)? {
             Some(found) => attr::of_inode(ino.0, &found.inode, &self.owners),
-            None => attr::of_root(ino.0, self.layers().len(), &self.owners),
+            None => attr::of_root(ino.0, if self.merged.is_some() { 1 } else { self.layers().len() }, &self.owners),
         })
     }
 
@@ -135,6 +182,22 @@ impl LayerFs {
     /// Calls `each` with the entries of a directory from `offset` on until it returns false. An entry is its name,
     /// type, node and the offset to go on from; the node is that of the directory for `.` and its parent for `..`.
     fn list(&self, ino: INodeNo, offset: u64, each: &mut listing::Each<'_>) -> Result<(), Errno> {
+        if let Some(merged) = &self.merged {
+            let unreadable = |error| self.unreadable(&error);
+            match Node::from_number(ino.0) {
+                Some(Node::Root) => {
+                    let root = Name { name: b"0".to_vec(), ..merged.root().map_err(unreadable)? };
+                    listing::merged(&[root], ino.0, offset, each);
+                    return Ok(());
+                }
+                Some(Node::Merged(index)) => {
+                    let directory = self.directory(index)?;
+                    listing::merged(merged.names(&directory).map_err(unreadable)?, ino.0, offset, each);
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
         match self.find(ino)? {
             None => listing::root(self.layers(), offset, each),
             Some(found) => {
@@ -275,7 +338,9 @@ impl Filesystem for LayerFs {
         let mut damage = Ok(());
         let listed = self.list(ino, offset, &mut |entry| {
             let attributes = match entry.inode {
-                Some((layer, at)) => self.attributes(layer, at),
+                Some((layer, at)) => {
+                    self.attributes(layer, at).map(|attributes| FileAttr { ino: INodeNo(entry.node), ..attributes })
+                }
                 // The kernel takes no more than number and type of `.` and `..`.
                 None => Ok(FileAttr { ino: INodeNo(entry.node), kind: FileType::Directory, ..attr::absent() }),
             };

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use fuser::FileType;
 
 use super::attr;
+use super::merged::Name;
 use super::node::{self, Node};
 use crate::squashfs::{Archive, Error, Inode, InodeRef, Kind};
 
@@ -77,6 +78,27 @@ pub(super) fn directory(
             next: entry.cookie.saturating_add(DOTS),
         })
     })
+}
+
+/// These names of a directory of merged layers, whose node number is `own`, from `offset` on.
+pub(super) fn merged(names: &[Name], own: u64, offset: u64, each: &mut Each<'_>) {
+    // The kernel takes only the type of `..`.
+    if !dots(own, own, offset, each) {
+        return;
+    }
+    let passed = usize::try_from(offset.saturating_sub(DOTS)).unwrap_or(usize::MAX);
+    for (index, name) in names.iter().enumerate().skip(passed) {
+        let entry = Entry {
+            name: &name.name,
+            kind: attr::file_type(name.kind),
+            node: name.node,
+            inode: Some((name.layer, name.inode)),
+            next: DOTS + index as u64 + 1,
+        };
+        if !each(entry) {
+            return;
+        }
+    }
 }
 
 /// The node number of `..`; the directory's own where the layer does not tell.

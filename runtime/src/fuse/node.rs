@@ -1,13 +1,14 @@
 //! Node numbers: which layer and which inode a FUSE request speaks of.
 //!
-//! The number is computed, never looked up, so the server keeps no table of inodes and `FUSE_FORGET` has nothing
-//! to free. It is also `st_ino`: hard links share their inode and therefore their number.
+//! The number of an inode is computed, never looked up, so the server keeps no table of them and `FUSE_FORGET` has
+//! nothing to free. It is also `st_ino`: hard links share their inode and therefore their number.
 //!
 //! ```text
 //! 1                                     the root, which lists the layers
+//! 2 + index                             a directory of merged layers, which are in a table (`merged`)
 //! (layer + 1) << 48 | inode reference   an inode of a layer (a reference is below 2^48)
 //! ```
-//! The two cannot meet: the second form is at least 2^48.
+//! They cannot meet: the last form is at least 2^48, and no table gets that long.
 
 use crate::squashfs::InodeRef;
 
@@ -16,6 +17,8 @@ pub const MAX_LAYERS: usize = 400;
 
 /// The root of the mount (`FUSE_ROOT_ID`, `include/uapi/linux/fuse.h`).
 const ROOT: u64 = 1;
+/// The first of the directories of merged layers.
+const FIRST_MERGED: u64 = 2;
 const REF_BITS: u32 = 48;
 
 /// What a node number names.
@@ -23,6 +26,8 @@ const REF_BITS: u32 = 48;
 pub(super) enum Node {
     /// The directory of layers.
     Root,
+    /// A directory of merged layers.
+    Merged(usize),
     /// An inode of the layer with this index.
     Inode { layer: usize, inode: InodeRef },
 }
@@ -33,6 +38,9 @@ impl Node {
         if number == ROOT {
             return Some(Self::Root);
         }
+        if number > ROOT && number >> REF_BITS == 0 {
+            return usize::try_from(number - FIRST_MERGED).ok().map(Self::Merged);
+        }
         let layer = usize::try_from((number >> REF_BITS).checked_sub(1)?).ok()?;
         Some(Self::Inode { layer, inode: InodeRef(number & ((1 << REF_BITS) - 1)) })
     }
@@ -41,6 +49,7 @@ impl Node {
     pub(super) fn number(self) -> u64 {
         match self {
             Self::Root => ROOT,
+            Self::Merged(index) => FIRST_MERGED + index as u64,
             Self::Inode { layer, inode } => number(layer, inode),
         }
     }
@@ -76,10 +85,12 @@ mod tests {
     }
 
     #[test]
-    fn a_number_never_given_out_is_no_node() {
-        for number in [0, 2, 0xffff, (1 << 48) - 1] {
-            assert_eq!(Node::from_number(number), None, "{number}");
+    fn small_numbers_are_merged_directories() {
+        assert_eq!(Node::from_number(0), None);
+        for index in [0, 1, 100_000] {
+            assert_eq!(Node::from_number(Node::Merged(index).number()), Some(Node::Merged(index)));
         }
+        assert_eq!(Node::from_number((1 << 48) - 1), Some(Node::Merged((1 << 48) - 3)));
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Recording {
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let file = |&number: &u64| match Node::from_number(number)? {
             Node::Inode { layer, inode } => Some((layer, inode)),
-            Node::Root => None,
+            Node::Root | Node::Merged(_) => None,
         };
         seen.order.iter().filter_map(file).collect()
     }

@@ -35,6 +35,11 @@ impl Report {
         self.line(format_args!("layer {layer}: damaged: {offset} {what}"));
     }
 
+    /// What layers say that cannot be.
+    pub(super) fn contradiction(&self, error: &crate::extract::Error) {
+        self.line(format_args!("{}", crate::error::chain(error)));
+    }
+
     fn line(&self, line: fmt::Arguments<'_>) {
         if self.admit(Instant::now()) {
             log::error!("{line}");

@@ -72,6 +72,8 @@ pub struct Options {
     pub cache_bytes: usize,
     /// Whether to decompress ahead of sequential readers.
     pub read_ahead: bool,
+    /// Whether the layers are shown as one directory, `0`, as an overlay of them would show them.
+    pub merged: bool,
     /// Whether to keep note of which files are read, for [`Server::files_read`].
     pub record: bool,
 }
@@ -79,7 +81,7 @@ pub struct Options {
 impl Default for Options {
     /// Real owners, one thread for each processor, 64 MiB of cache, read-ahead, no record.
     fn default() -> Self {
-        Self { owners: Owners::Real, threads: 0, cache_bytes: 64 << 20, read_ahead: true, record: false }
+        Self { owners: Owners::Real, threads: 0, cache_bytes: 64 << 20, read_ahead: true, merged: false, record: false }
     }
 }
 
@@ -100,7 +102,7 @@ pub struct Stats {
     pub cache_peak: usize,
 }
 
-/// Serves `layers` as directories `0`, `1`, … of one read-only mount.
+/// Serves `layers` as directories `0`, `1`, … of one read-only mount, or merged as `0`.
 ///
 /// `device` is an open `/dev/fuse` whose `mount(2)` the caller has already made with [`mount_data`]. The handshake
 /// (`FUSE_INIT`) is done when this returns, so whoever touches the mount is answered. No other process may keep a
@@ -110,7 +112,7 @@ pub struct Stats {
 /// More than [`MAX_LAYERS`] layers, a device that is not mounted, a kernel without FUSE 7.31, no more threads.
 pub fn serve(device: OwnedFd, layers: Vec<Arc<Archive>>, options: &Options) -> io::Result<Server> {
     let blocks = blocks_of(layers, options)?;
-    let files = LayerFs::new(Arc::clone(&blocks), options.owners, read_ahead_threads(options), options.cache_bytes);
+    let files = LayerFs::new(Arc::clone(&blocks), options, read_ahead_threads(options));
     start(device, blocks, files, options)
 }
 

@@ -42,6 +42,10 @@ use ending::{Alive, Ending};
 /// Kernel overlayfs stacks at most 500 layers; some room is left for what a later version adds.
 pub const MAX_LAYERS: usize = 400;
 
+/// More layers than these are merged by the server: each that the kernel's overlay has to ask costs a start half a
+/// millisecond.
+const MERGED_FROM: usize = 4;
+
 /// File in the data directory that damaged blocks and other errors of the server are written to.
 pub const JOURNAL: &str = "errors.log";
 
@@ -408,8 +412,9 @@ fn stack(request: &Request, opened: Opened<'_>, archives: Vec<Arc<Archive>>) -> 
         }
         (Opened::Image(_, device), Stack::Kernel) => (device, archives),
     };
-    let count = archives.len();
-    let server = serve_image(archives.clone(), device, &layers, request)?;
+    let merged = archives.len() > MERGED_FROM;
+    let count = if merged { 1 } else { archives.len() };
+    let server = serve_image(archives.clone(), device, &layers, request, merged)?;
     warm::begin(&layers, count, &request.startup);
     match overlay::mount(&layers, count, top, &writable, &root)? {
         Ok(()) => Ok(Served::Kernel(Some(server))),
@@ -441,12 +446,14 @@ fn serve_image(
     device: OwnedFd,
     directory: &Path,
     request: &Request,
+    merged: bool,
 ) -> Result<fuse::Server, Error> {
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let options = fuse::mount_data(device.as_raw_fd(), 0, 0);
     mount(Some("fim"), directory, Some("fuse.fim"), flags, Some(options.as_str()))
         .map_err(diagnose::mount("mount", "the layers (FUSE)"))?;
-    fuse::serve(device, archives, &serving(request)).map_err(io_error("serve", "the layers"))
+    let options = fuse::Options { merged, ..serving(request) };
+    fuse::serve(device, archives, &options).map_err(io_error("serve", "the layers"))
 }
 
 /// Removes the mount points that instances have made.

@@ -12,8 +12,6 @@ use crate::sys::{descriptor, process};
 
 /// Bytes of one request to read ahead: more, and the kernel leaves out the rest (`VM_READAHEAD_PAGES`).
 const STEP: usize = 128 << 10;
-/// Most layers to look in: each costs as much for a file that it lacks as for one that it has.
-const LAYERS_MAX: usize = 16;
 /// Most bytes that are read ahead. A start-up set is rarely larger than the 3 MiB that any image may have.
 const BYTES_MAX: u64 = 8 << 20;
 
@@ -23,7 +21,7 @@ const BYTES_MAX: u64 = 8 << 20;
 ///
 /// On a single processor there is nobody to do it meanwhile.
 pub(super) fn begin(directory: &Path, count: usize, files: &[Vec<u8>]) {
-    if files.is_empty() || count > LAYERS_MAX || process::processors() < 2 {
+    if files.is_empty() || process::processors() < 2 {
         return;
     }
     let layers: Vec<PathBuf> = (0..count).rev().map(|layer| directory.join(layer.to_string())).collect();

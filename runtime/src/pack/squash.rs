@@ -24,7 +24,7 @@ pub fn pack(
     options: &Options,
     progress: &mut dyn Progress,
 ) -> Result<Summary, Error> {
-    let merged = Merged { path, layers: Layers { archives: layers, whiteouts }, shared: Shared::default() };
+    let merged = Merged { path, layers: Layers { archives: layers.into(), whiteouts }, shared: Shared::default() };
     merged.plan()?.pack(&merged, writer, options, progress)
 }
 
