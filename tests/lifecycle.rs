@@ -4,6 +4,7 @@ mod harness;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 
 use harness::{Running, World, is_root, uid};
 use nix::sys::signal::Signal;
@@ -53,6 +54,37 @@ fn fifty_first_starts_at_once_share_one_session() {
             .for_each(|member| member.wait_gone());
     }
     assert_eq!(fs::read_to_string(world.upper("etc/starts")).unwrap().lines().count(), 50);
+    world.assert_nothing_left();
+}
+
+/// It looks at the mount that it serves itself, and must not wait for its own answer for ever, locks in hand.
+#[test]
+fn a_mount_server_that_is_killed_while_it_mounts_ends() {
+    let world = World::new();
+    let mut killed = 0;
+    for round in 0..60 {
+        let start = world.exec(&["true"]).spawn();
+        let server = loop {
+            let server = start.tree().0.into_iter().find(|member| member.name == "fim-mount");
+            if server.is_some() || !Path::new(&format!("/proc/{}/exe", start.pid())).exists() {
+                break server;
+            }
+        };
+        if let Some(server) = server {
+            // Somewhere on its way, which takes a few milliseconds.
+            let moment = std::time::Instant::now() + std::time::Duration::from_micros(round % 20 * 250);
+            while std::time::Instant::now() < moment {
+                std::hint::spin_loop();
+            }
+            // It may have ended by itself.
+            let _ = nix::sys::signal::kill(server.pid, Signal::SIGKILL);
+            server.wait_gone();
+            killed += 1;
+        }
+        start.wait_as_it_is();
+    }
+    assert!(killed > 30, "the mount server was seen {killed} times only");
+    works(&world);
     world.assert_nothing_left();
 }
 

@@ -1,6 +1,7 @@
 //! The mount server: one process a session. It makes the session's user and mount namespace, serves every layer
 //! through one FUSE mount, stacks one overlay on them, and ends when the last instance has gone.
 
+mod apart;
 pub mod diagnose;
 mod ending;
 pub(crate) mod overlay;
@@ -416,7 +417,8 @@ fn stack(request: &Request, opened: Opened<'_>, archives: Vec<Arc<Archive>>) -> 
     let count = if merged { 1 } else { archives.len() };
     let server = serve_image(archives.clone(), device, &layers, request, merged)?;
     warm::begin(&layers, count, &request.startup);
-    match overlay::mount(&layers, count, top, &writable, &root)? {
+    let mounted = apart::run(|| overlay::mount(&layers, count, top, &writable, &root));
+    match mounted.map_err(io_error("start", "a thread"))?? {
         Ok(()) => Ok(Served::Kernel(Some(server))),
         // Another overlay uses the directory, or the writable layer is to lie below.
         Err(errno) if top.is_some() || matches!(errno, Errno::EBUSY | Errno::ESTALE) => {
@@ -458,7 +460,12 @@ fn serve_image(
 
 /// Removes the mount points that instances have made.
 fn sweep_points(request: &Request) {
-    if let Err(error) = points::sweep(&request.data, &request.directory.join("root")) {
+    // Most sessions have none.
+    if fs::symlink_metadata(request.data.join(points::FILE)).is_err() {
+        return;
+    }
+    let sweep = || points::sweep(&request.data, &request.directory.join("root"));
+    if let Err(error) = apart::run(sweep).and_then(|swept| swept) {
         log::warn!("cannot remove mount points: {error}");
     }
 }

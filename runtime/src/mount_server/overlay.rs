@@ -57,12 +57,12 @@ pub(crate) fn mount(
     let open = |path: &Path| File::open(path).map_err(io_error("open", path.display().to_string()));
     let (upper, work) = (open(&writable.join("root"))?, open(&writable.join("work"))?);
     let top = top.map(open).transpose()?;
-    let on_top = top.as_ref().map_or_else(String::new, |top| format!("/proc/self/fd/{}:", top.as_raw_fd()));
+    let on_top = top.as_ref().map_or_else(String::new, |top| format!("/proc/thread-self/fd/{}:", top.as_raw_fd()));
     // Short relative names keep 400 layers within the one page that mount(2) takes, and descriptors spare any path
     // from being parsed for commas and colons.
     std::env::set_current_dir(layers).map_err(io_error("enter", layers.display().to_string()))?;
     let options = format!(
-        "userxattr,lowerdir={on_top}{},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{}",
+        "userxattr,lowerdir={on_top}{},upperdir=/proc/thread-self/fd/{},workdir=/proc/thread-self/fd/{}",
         lower(count),
         upper.as_raw_fd(),
         work.as_raw_fd()
