@@ -18,7 +18,7 @@ test squashfs-tools   mksquashfs makes what the reader must read, unsquashfs rea
 test tar              GNU tar makes archives for the packer
 test xz-utils         compressed archives for the packer
 test zstd             compressed archives for the packer
-test podman          makes the container images that the builder packs
+test podman          makes container images that the builder packs, and containers that images run in
 test perl-base        reads directories in ways that no shell does
 test util-linux       setpriv, setsid, unshare, mount, prlimit
 test uidmap           newuidmap and newgidmap map subordinate IDs
@@ -26,6 +26,11 @@ test apt              apt-get fetches the packages that the tests install in the
 test dpkg             dpkg-deb reads what stands in a package
 test strace           makes single system calls of a writer fail
 test python3          scripts/test.sh reads cargo's messages with it
+test qemu-system-x86 another kernel: FAT and exFAT sticks, sticks pulled out, switches of the host
+test dosfstools       FAT file systems for it
+test exfatprogs       exFAT file systems for it
+test e2fsprogs        ext4 file systems for it
+test apparmor         its parser, for profiles that fim-doctor prints and for one that forbids mounts
 test musl-tools       a program of another C library that asks for names
 test dbus-daemon      the session bus of the host
 test python3-dbus     a notification daemon for it

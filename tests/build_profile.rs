@@ -114,10 +114,14 @@ fn an_image_that_is_packed_again_keeps_its_layers_and_gets_a_list() {
     let world = unbuilt();
     let first = world.path("first.flatimage");
     world::build(&world.path("tree"), &first, &["--boot", "start"]).succeeds().quietly();
-    build_of(&world, &first, "cat /usr/share/other", &["--quiet"]).run().succeeds().quietly();
-    let list = startup(&world);
-    let [other, start] = ["usr/share/other", "bin/start"].map(|path| place(&list, path));
-    assert!(other < start, "what was run comes before what the image brought: {list:?}");
+    // Both overlays read the layers by the same server.
+    for overlay in ["bwrap", "overlayfs"] {
+        world.equip(TestCommand::new(&first)).args(["fim-overlay", "set", overlay]).run().succeeds();
+        build_of(&world, &first, "cat /usr/share/other", &["--quiet", "--force"]).run().succeeds().quietly();
+        let list = startup(&world);
+        let [other, start] = ["usr/share/other", "bin/start"].map(|path| place(&list, path));
+        assert!(other < start, "{overlay}: what was run comes before what the image brought: {list:?}");
+    }
     left(&world, &["app.flatimage", "first.flatimage", "home", "runtime", "tree"]);
 }
 

@@ -101,7 +101,7 @@ fn a_hundred_thousand_names_in_one_directory() {
     // Lookups that each read the directory would take hours.
     let script = "cd /LARGE; i=0; found=0; while [ $i -lt 2000 ]; do [ -e fILE09$i.dAT ] && found=$((found+1)); \
                   [ -e missing$i ] && echo wrong; i=$((i+1)); done; echo $found found; \
-                  : > FILE099999.DAT; : > New.File; [ -e NEW.file ] && echo new; ls | wc -l; echo end";
+                  : > FILE099999.DAT; : > New.File; [ -e NEW.file ] && echo new; set -- *; echo $#; echo end";
     let mut running = world.sh(script).env("FIM_CASEFOLD", "1").spawn();
     for told in ["1000 found\n", "new\n", "100001\nend\n"] {
         running.expect(told);

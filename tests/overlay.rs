@@ -86,6 +86,9 @@ fn what_programs_rely_on_holds_with_plain_marks() {
     all_hold(world.exec(&["semantics", "/checks", "--strict"]));
     world.wait_for_end();
     assert!(world.upper("checks/.wh.gone").is_file() && world.upper("checks/replaced/.wh..wh..opq").is_file());
+    world.app(&["fim-layer", "diff"]).fails_naming(&["plain files", "FIM_DIR_DATA"]);
+    world.app(&["fim-layer", "commit", "layer"]).run().exits(125).complains_of(&["plain files", "FIM_DIR_DATA"]);
+    world.exec(&["--ephemeral", "true"]).fails_naming(&["throw-away", "FIM_OVERLAY=bwrap"]);
     // Of a session with another kind of marks nothing is known.
     fs::write(world.data().join("marks"), "fim-marks 2 round\n").unwrap();
     world.exec(&["true"]).fails_naming(&["marks", "newer version", "FIM_DIR_DATA"]);

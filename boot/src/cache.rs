@@ -22,7 +22,7 @@ use crate::stack::External;
 use crate::{Failure, Invocation, Message};
 
 /// `$XDG_CACHE_HOME/fim`, or `~/.cache/fim`.
-fn place(caller: &Caller) -> Result<PathBuf, Failure> {
+pub(crate) fn place(caller: &Caller) -> Result<PathBuf, Failure> {
     let absolute = |name: &str| caller.variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || absolute("HOME").or_else(|| caller.account.as_ref().map(|(_, home, _)| PathBuf::from(home)));
     let base = absolute("XDG_CACHE_HOME").or_else(|| home().map(|home| home.join(".cache")));

@@ -7,6 +7,7 @@ pub mod build;
 mod cache;
 pub mod cli;
 mod data;
+pub mod doctor;
 mod draft;
 pub mod extract;
 pub mod inspect;
@@ -29,7 +30,7 @@ use std::fmt::Display;
 
 use runtime::error::FAILURE;
 use runtime::image::Config;
-use runtime::installation::Installation;
+use runtime::installation::{Asked, Installation};
 
 /// The programs of the other roles, which are entered by fork from here.
 #[derive(Debug, Clone, Copy)]
@@ -98,6 +99,26 @@ pub struct Invocation {
 }
 
 impl Invocation {
+    /// What the image lies on.
+    #[must_use]
+    pub fn medium(&self) -> runtime::medium::Medium {
+        runtime::medium::Medium::new(self.image.file.clone(), self.image.superblock.offset())
+    }
+
+    /// The image at `path`, without a command line.
+    ///
+    /// # Errors
+    /// When there is no image that can be used.
+    pub fn of(path: &std::path::Path) -> Result<Self, Failure> {
+        let image = inspect::open(path)?;
+        let path = std::fs::canonicalize(path)
+            .map_err(|error| Message::boxed(format!("cannot find {}: {error}", path.display())))?;
+        let name = path.clone().into_os_string();
+        let installation = Installation::choose(&path, Asked::default())?;
+        let (args, closed) = (Vec::new(), [false; 3]);
+        Ok(Self { image, path, args, name, closed, installation, inherited: None, sealed: false })
+    }
+
     /// The same command line on the image as it is now.
     ///
     /// # Errors

@@ -7,7 +7,7 @@
 //! A plain start does so in the `entry` crate, before the C library begins. What is done here is the same for all
 //! other commands, and for starts that are not plain.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, NulError, OsStr, OsString};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -53,8 +53,9 @@ pub enum Stage {
 /// When the program's own file cannot be read, or is a damaged image.
 pub fn enter(args: Vec<OsString>) -> Result<Stage, Failure> {
     let closed = descriptor::fill_standard_streams()?;
-    let exe = File::open("/proc/self/exe")
-        .map_err(|error| Message::boxed(format!("cannot open /proc/self/exe: {error}; mount /proc")))?;
+    let exe = File::open("/proc/self/exe").map_err(|error| {
+        Message::boxed(format!("cannot open /proc/self/exe: {error}; try: sudo mount -t proc proc /proc"))
+    })?;
     if args.get(1).is_some_and(|word| word == SECOND_STAGE) && memfd::is_sealed_program(&exe) {
         return second(args);
     }
@@ -104,24 +105,30 @@ pub(crate) fn free_the_file(invocation: &Invocation) -> Result<(), Failure> {
         },
     };
     descriptor::keep_across_exec(&*image.file)?;
-    let closed: String = invocation.closed.iter().map(|closed| if *closed { '1' } else { '0' }).collect();
-    let hidden: [&OsStr; HIDDEN] = [
-        OsStr::new(SECOND_STAGE),
-        &OsString::from(image.file.as_raw_fd().to_string()),
-        invocation.path.as_os_str(),
-        OsStr::new(&closed),
-        &invocation.installation.encode(),
-    ];
-    let words = std::iter::once(invocation.name.as_os_str())
-        .chain(hidden)
-        .chain(invocation.args.iter().map(OsString::as_os_str));
-    let argv = words.map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+    let argv = second_stage(invocation, &invocation.args)?;
     let env = std::env::vars_os()
         .map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()))
         .collect::<Result<Vec<_>, _>>()?;
     let errno = process::exec_descriptor(&program, &argv, &env);
     log::debug!("cannot execute the sealed copy of the program: {errno}");
     Ok(())
+}
+
+/// The words by which the sealed copy, which inherits the image's descriptor, becomes the image with these arguments.
+///
+/// # Errors
+/// When a word holds a NUL byte.
+pub(crate) fn second_stage(invocation: &Invocation, args: &[OsString]) -> Result<Vec<CString>, NulError> {
+    let closed: String = invocation.closed.iter().map(|closed| if *closed { '1' } else { '0' }).collect();
+    let hidden: [&OsStr; HIDDEN] = [
+        OsStr::new(SECOND_STAGE),
+        &OsString::from(invocation.image.file.as_raw_fd().to_string()),
+        invocation.path.as_os_str(),
+        OsStr::new(&closed),
+        &invocation.installation.encode(),
+    ];
+    let words = std::iter::once(invocation.name.as_os_str()).chain(hidden).chain(args.iter().map(OsString::as_os_str));
+    words.map(|word| CString::new(word.as_bytes())).collect()
 }
 
 fn second(args: Vec<OsString>) -> Result<Stage, Failure> {

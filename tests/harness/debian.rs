@@ -52,6 +52,75 @@ pub fn minimal() -> &'static Path {
     TREE.get_or_init(|| tree("debian", &[]))
 }
 
+/// apt with nothing of the host's but its programs.
+struct Apt(Vec<String>);
+
+impl Apt {
+    /// `sources` is what it knows, `status` what is installed, `draft` where it keeps its files; it trusts the keys that
+    /// came with the tree.
+    fn new(sources: &Path, status: &Path, draft: &Path) -> Self {
+        for name in ["lists/partial", "archives/partial"] {
+            fs::create_dir_all(draft.join(name)).unwrap();
+        }
+        let setting = |name: &str, value: &Path| ["-o".to_owned(), format!("{name}={}", value.display())];
+        let settings = [
+            setting("Dir::Etc::SourceList", sources),
+            setting("Dir::Etc::SourceParts", Path::new("/dev/null")),
+            setting("Dir::Etc::TrustedParts", &minimal().join("etc/apt/trusted.gpg.d")),
+            setting("Dir::State::Lists", &draft.join("lists")),
+            setting("Dir::State::Status", status),
+            setting("Dir::Cache", draft),
+            setting("Dir::Cache::Archives", &draft.join("archives")),
+            setting("APT::Sandbox::User", Path::new("root")),
+        ];
+        let apt = Self(settings.concat());
+        apt.get(&["update"]);
+        apt
+    }
+
+    fn get(&self, words: &[&str]) {
+        self.run("apt-get", &[&["-q", "-y"], words].concat());
+    }
+
+    fn run(&self, program: &str, words: &[&str]) -> String {
+        let mut command = Command::new(need("timeout"));
+        command.arg("600").arg(need(program)).args(&self.0).args(words);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{program} {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+/// The packages that a package of Debian 12 for virtual machines' kernels depends on, unpacked into one directory.
+pub fn kernel() -> &'static Path {
+    static KERNEL: OnceLock<PathBuf> = OnceLock::new();
+    KERNEL.get_or_init(|| {
+        let directory = cache().join("kernel-12");
+        if directory.is_dir() {
+            return directory;
+        }
+        assert!(is_root(), "{} is missing; run this test as root once: it downloads a kernel", directory.display());
+        let draft = cache().join(format!("kernel.{}.part", std::process::id()));
+        fs::create_dir_all(&draft).unwrap();
+        let sources = draft.join("sources.list");
+        let main = "deb http://deb.debian.org/debian bookworm main\n";
+        fs::write(&sources, main).unwrap();
+        let status = draft.join("status");
+        fs::write(&status, "").unwrap();
+        let apt = Apt::new(&sources, &status, &draft);
+        let depends = apt.run("apt-cache", &["depends", "--important", "linux-image-cloud-amd64"]);
+        let name = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: ")).expect("it has a kernel");
+        apt.get(&["install", "--download-only", "--no-install-recommends", name]);
+        let mut archives = fs::read_dir(draft.join("archives")).unwrap().map(|entry| entry.unwrap().path());
+        let archive = archives.find(|path| path.to_string_lossy().contains("/linux-image-")).unwrap();
+        TestCommand::new(need("dpkg-deb")).arg("-x").args([&archive, &draft.join("tree")]).run().succeeds();
+        TestCommand::new(need("chmod")).args(["-R", "a+rX"]).arg(&draft).run().succeeds();
+        fs::rename(draft.join("tree"), &directory).unwrap();
+        fs::remove_dir_all(draft).unwrap();
+        directory
+    })
+}
+
 /// Packages for that Debian with files of several owners and with users of their own, and what they need.
 pub const WANTED: [&str; 3] = ["at", "cron", "dbus"];
 
@@ -65,31 +134,9 @@ pub fn packages() -> &'static Path {
         }
         assert!(is_root(), "{} is missing; run this test as root once: it downloads the packages", directory.display());
         let draft = cache().join(format!("packages.{}.part", std::process::id()));
-        for name in ["lists/partial", "archives/partial"] {
-            fs::create_dir_all(draft.join(name)).unwrap();
-        }
-        // The mirror that the tree was made from, and the keys that came with it.
-        // Of the host's apt nothing but the program.
-        let setting = |name: &str, value: &Path| ["-o".to_owned(), format!("{name}={}", value.display())];
-        let settings = [
-            setting("Dir::Etc::SourceList", &tree.join("etc/apt/sources.list")),
-            setting("Dir::Etc::SourceParts", Path::new("/dev/null")),
-            setting("Dir::Etc::TrustedParts", &tree.join("etc/apt/trusted.gpg.d")),
-            setting("Dir::State::Lists", &draft.join("lists")),
-            setting("Dir::State::Status", &tree.join("var/lib/dpkg/status")),
-            setting("Dir::Cache", &draft),
-            setting("Dir::Cache::Archives", &draft.join("archives")),
-            setting("APT::Sandbox::User", Path::new("root")),
-        ]
-        .concat();
-        let apt = |words: &[&str]| {
-            let mut command = Command::new(need("timeout"));
-            command.arg("600").arg(need("apt-get")).args(&settings).args(["-q", "-y"]).args(words);
-            let output = command.stdin(Stdio::null()).output().unwrap();
-            assert!(output.status.success(), "apt-get {words:?}: {}", String::from_utf8_lossy(&output.stderr));
-        };
-        apt(&["update"]);
-        apt(&[&["install", "--download-only", "--no-install-recommends"], &WANTED[..]].concat());
+        // The mirror that the tree was made from.
+        let apt = Apt::new(&tree.join("etc/apt/sources.list"), &tree.join("var/lib/dpkg/status"), &draft);
+        apt.get(&[&["install", "--download-only", "--no-install-recommends"], &WANTED[..]].concat());
         TestCommand::new(need("chmod")).args(["-R", "a+rX"]).arg(&draft).run().succeeds();
         fs::rename(draft.join("archives"), &directory).unwrap();
         fs::remove_dir_all(draft).unwrap();

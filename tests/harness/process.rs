@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, ChildStdin, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -83,8 +83,13 @@ impl Collected {
 
     /// Waits until `found` finds something in all that has come so far; it is also told whether more can come.
     #[track_caller]
-    pub fn wait<T>(&self, what: &str, mut found: impl FnMut(&[u8], bool) -> Option<T>) -> T {
-        let end = Instant::now() + DEADLINE;
+    pub fn wait<T>(&self, what: &str, found: impl FnMut(&[u8], bool) -> Option<T>) -> T {
+        self.wait_within(DEADLINE, what, found)
+    }
+
+    #[track_caller]
+    fn wait_within<T>(&self, limit: Duration, what: &str, mut found: impl FnMut(&[u8], bool) -> Option<T>) -> T {
+        let end = Instant::now() + limit;
         let mut stream = self.0.0.lock().unwrap();
         loop {
             if let Some(result) = found(&stream.bytes, stream.ended) {
@@ -162,9 +167,15 @@ impl Running {
     /// Waits for the next line of stdout.
     #[track_caller]
     pub fn line(&mut self) -> String {
+        self.line_within(DEADLINE)
+    }
+
+    /// Waits this long for the next line of stdout.
+    #[track_caller]
+    pub fn line_within(&mut self, limit: Duration) -> String {
         let from = self.seen;
         let stdout = self.stdout.as_ref().expect("stdout is collected");
-        let line = stdout.wait(&format!("a line of {}", self.shown), |bytes, _| {
+        let line = stdout.wait_within(limit, &format!("a line of {}", self.shown), |bytes, _| {
             let len = bytes[from..].iter().position(|&byte| byte == b'\n')?;
             Some(String::from_utf8_lossy(&bytes[from..from + len]).into_owned())
         });

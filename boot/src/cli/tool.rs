@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use runtime::error::FAILURE;
 
-use crate::{Failure, build, extract};
+use crate::{Failure, Invocation, build, doctor, extract};
 
 /// Makes and examines single-file applications.
 #[derive(Debug, Parser)]
@@ -22,6 +22,14 @@ enum Command {
     Build(Box<build::Arguments>),
     /// Unpack the merged layers of an image into a directory
     Extract(extract::Arguments),
+    /// Try on this host what a start of an image needs; exit code 125 when it cannot run here
+    Doctor {
+        /// The image
+        image: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Print what an image holds, without running it
     Inspect {
         /// The image
@@ -57,6 +65,7 @@ pub fn run(args: &[OsString]) -> Result<i32, Failure> {
     match tool.command {
         Command::Build(arguments) => build::run(&arguments),
         Command::Extract(arguments) => extract::run(&arguments),
+        Command::Doctor { image, json } => doctor::examine(&Invocation::of(&image)?, json),
         Command::Inspect { image, json } => {
             crate::inspect::run(&image, json, &mut std::io::stdout().lock())?;
             Ok(0)

@@ -1,10 +1,11 @@
 //! Starting the mount server of a new session.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use nix::unistd::Pid;
+use runtime::medium::Medium;
 use runtime::mount_server::{self, Layer, Lower, Refused, Request, Stack, ThrowAway, reads};
 use runtime::session::lock;
 use runtime::source::{ByteSource, FileRange};
@@ -45,11 +46,15 @@ impl Beginning<'_> {
         interrupt: &mut Option<Interrupt>,
     ) -> Result<(OwnedFd, Server, Pid), Failure> {
         match self.server(Lower::Image(self.layers()?), held)? {
-            Ok(begun) => Ok(begun),
+            Ok(begun) => {
+                log::debug!("Layers: mounted through FUSE");
+                Ok(begun)
+            }
             Err(why) if self.stack != Stack::Kernel => {
                 Err(Message::boxed(format!("{}: {why}", mount_server::diagnose::userspace_without_fuse())))
             }
             Err(why) => {
+                log::debug!("Layers: extracted, for {why}");
                 // The first server has the session lock until it is gone.
                 let held = lock::wait(self.data, lock::SESSION)?;
                 let own = *self.rung != Rung::Every;
@@ -67,14 +72,15 @@ impl Beginning<'_> {
             log::debug!("Mounting layer from '{path}' with offset '{}'", image.config.layers[index].offset);
             log::debug!("Overlay layer '{index}'");
             let name = format!("layer {index} of {path}");
-            layers.push(Layer { name, source, descriptor: image.file.as_raw_fd() });
+            layers.push(Layer { name, source, medium: self.invocation.medium() });
         }
         for layer in self.external {
             let path = layer.path.display();
             log::debug!("Mounting layer from '{path}' with offset '0'");
             log::debug!("Overlay layer '{}'", layers.len());
             let source = Arc::new(FileRange::new(Arc::clone(&layer.file), 0, layer.len));
-            layers.push(Layer { name: format!("the layer {path}"), source, descriptor: layer.file.as_raw_fd() });
+            let medium = Medium::new(Arc::clone(&layer.file), 0);
+            layers.push(Layer { name: format!("the layer {path}"), source, medium });
         }
         Ok(layers)
     }

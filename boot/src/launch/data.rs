@@ -78,12 +78,30 @@ fn places(invocation: &Invocation, caller: &Caller, names: Names) -> Vec<PathBuf
         return vec![if names.chosen.is_empty() { chosen } else { chosen.join(names.chosen) }];
     }
     let mut places = vec![beside(&invocation.path, names.beside)];
-    let absolute = |name: &str| caller.variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = absolute("HOME").or_else(|| caller.account.as_ref().map(|(_, home, _)| PathBuf::from(home)));
-    if let Some(base) = absolute("XDG_DATA_HOME").or_else(|| home.map(|home| home.join(".local/share"))) {
+    let base = absolute(caller, "XDG_DATA_HOME").or_else(|| home(caller).map(|home| home.join(".local/share")));
+    if let Some(base) = base {
         places.push(base.join("fim").join(format!("{}{}", invocation.image.superblock.uuid, names.user)));
     }
     places
+}
+
+fn absolute(caller: &Caller, name: &str) -> Option<PathBuf> {
+    caller.variable(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+fn home(caller: &Caller) -> Option<PathBuf> {
+    absolute(caller, "HOME").or_else(|| caller.account.as_ref().map(|(_, home, _)| PathBuf::from(home)))
+}
+
+/// Whether the image lies on a medium of its own, which may be taken away: on a block device (major numbers from 1 on)
+/// that has neither the system nor the caller's home.
+#[must_use]
+pub fn on_a_medium(invocation: &Invocation, caller: &Caller) -> bool {
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    let Ok(own) = invocation.image.file.metadata().map(|metadata| metadata.dev()) else { return true };
+    nix::sys::stat::major(own) != 0
+        && device(Path::new("/")) != Some(own)
+        && home(caller).is_none_or(|home| device(&home) != Some(own))
 }
 
 /// `.NAME.data` beside the image file, or another ending.
@@ -179,6 +197,63 @@ fn find(invocation: &Invocation, caller: &Caller, key: Option<&Key>, stack: Stac
         "no place for writable data: {}; set FIM_DIR_DATA to a directory on ext4, xfs, btrfs or tmpfs",
         reasons.join("; ")
     )))
+}
+
+/// Where a start would keep its data.
+#[derive(Debug)]
+pub struct Survey {
+    /// The data directory.
+    pub place: PathBuf,
+    /// Whether it lies beside the image.
+    pub beside: bool,
+    /// What is wrong with each place that comes before it.
+    pub refused: Vec<String>,
+}
+
+/// Finds out where [`prepare`] would put the data, and leaves nothing there: each place is rehearsed in a directory of
+/// its own, in which `root` and `work` exist while `rehearse` runs.
+///
+/// # Errors
+/// When no place will do: each, and why.
+pub fn survey(
+    invocation: &Invocation,
+    caller: &Caller,
+    mut rehearse: impl FnMut(&Path) -> Result<(), String>,
+) -> Result<Survey, Failure> {
+    let places = existing(invocation, caller).map_or_else(|| candidates(invocation, caller), |place| vec![place]);
+    let stack = Stacking::of(&invocation.image.config, |name| caller.variable(name)).stack();
+    let mut refused = Vec::new();
+    let mut rehearse_in = |place: &Path, stack: Stack| {
+        // As deep as directories exist: what is missing below would be made there.
+        let parent = place.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+        let trial = parent.join(format!(".fim-doctor-{}", std::process::id()));
+        let kernel = stack == Stack::Kernel;
+        let tried = make(&trial, stack).and_then(|()| if kernel { rehearse(&trial) } else { Ok(()) });
+        // Its own files only; what cannot be removed would have been reported by `make`.
+        let _ = fs::remove_dir_all(&trial);
+        tried
+    };
+    let survey = |place: PathBuf, refused: Vec<String>| {
+        let beside = place == beside(&invocation.path, DATA.beside);
+        Survey { place, beside, refused }
+    };
+    for place in &places {
+        if fs::symlink_metadata(place).is_ok() && !owned(place, caller)? {
+            refused.push(format!("{}: it is not a directory", place.display()));
+            continue;
+        }
+        match rehearse_in(place, stack) {
+            Ok(()) => return Ok(survey(place.clone(), refused)),
+            Err(why) => refused.push(format!("{}: {why}", place.display())),
+        }
+    }
+    for place in places.iter().filter(|_| stack == Stack::Kernel) {
+        let is_free = fs::symlink_metadata(place).is_err() || owned(place, caller)?;
+        if is_free && rehearse_in(place, Stack::Userspace { casefold: false }).is_ok() {
+            return Ok(survey(place.clone(), refused));
+        }
+    }
+    Err(Message::boxed(refused.join("; ")))
 }
 
 /// Whether `place` is a directory of the caller's.

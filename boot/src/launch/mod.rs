@@ -149,6 +149,7 @@ fn instance(
         data::prepare(invocation, &facts.caller, plan.stacking.stack())
     };
     let mut data = prepared?;
+    log::debug!("Writable data: {}", data.directory.display());
     let points = plan.makes_points.then(|| Journal::open(&data.directory)).transpose()?;
     // 3. Join the session that uses it, or begin one. The start lock is held from here to step 6.
     let mut joined = match session::enter(invocation, &plan, &data, facts, true)? {
@@ -195,14 +196,25 @@ fn instance(
     if let Some((_, fresh)) = data.throw_away.take() {
         fresh.hand_over();
     }
-    ours.send(&ToGuest::Build.encode(), None)?;
+    match ours.send(&ToGuest::Build.encode(), None) {
+        // Whoever was to hear it has ended, and has said why.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        other => other?,
+    }
     // 7. Stay as the parent that the user sees, or that supervises a detached instance.
     let told = announce::announce(&invocation.image.config);
     let children = live.children().into_iter().chain(filter.iter().map(|filter| filter.pid)).chain(told).collect();
     let status = starter::Starter::new(ours, plan.terminal, intermediate, children, detached).run();
     // 8. The exit code is the command's own.
-    live.leave(*status.as_ref().unwrap_or(&runtime::error::FAILURE));
-    status.map_err(Message::boxed)
+    live.leave(*status.as_ref().unwrap_or(&runtime::error::FAILURE), data::on_a_medium(invocation, &facts.caller));
+    status.map_err(|text| Message::boxed(with_cause(text, invocation)))
+}
+
+/// Why an instance was ended from outside, and whether the medium of the image is what is missing.
+fn with_cause(text: String, invocation: &Invocation) -> String {
+    let Some(error) = invocation.medium().lost() else { return text };
+    let path = invocation.path.display();
+    format!("{text}: {path} cannot be read any more ({error}); attach the medium that it is on again")
 }
 
 struct Guest<'a> {

@@ -28,6 +28,8 @@ const SUBGID: &str = "/etc/subgid";
 /// Subordinate IDs that a session needs, besides the caller's own.
 const NEEDED: u32 = 65_536;
 
+const NO_HELPERS: &str = "newuidmap and newgidmap are missing";
+
 /// How many IDs a session has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rung {
@@ -169,7 +171,13 @@ pub fn settle(data: &Path, facts: &Facts, root: bool, live: bool) -> Result<Rung
         None if !root => Rung::One,
         // A session that began without a choice has one ID.
         None if live => record(&path, Rung::One)?,
-        None => record(&path, offered(&facts.caller).unwrap_or(Rung::One))?,
+        None => {
+            let best = offered(&facts.caller).unwrap_or_else(|(why, _)| {
+                log::debug!("No subordinate IDs: {why}");
+                Rung::One
+            });
+            record(&path, best)?
+        }
     };
     let emulated = if rung.emulates(root) { ", root emulated" } else { "" };
     log::debug!("IDs of the session: {rung}{emulated}");
@@ -227,16 +235,41 @@ fn granted(caller: &Caller) -> Option<(Vec<Range>, Vec<Range>)> {
     Some((ranges(SUBUID, caller.uid)?, ranges(SUBGID, caller.gid)?))
 }
 
-/// Subordinate IDs, when they can really be mapped.
-fn offered(caller: &Caller) -> Option<Rung> {
-    let helpers = Helpers::find(caller.variable("PATH"))?;
-    let (uids, gids) = granted(caller)?;
+/// Subordinate IDs, when they can really be mapped; otherwise why not, and what helps.
+fn offered(caller: &Caller) -> Result<Rung, (String, String)> {
+    let helpers = Helpers::find(caller.variable("PATH")).ok_or_else(|| {
+        (NO_HELPERS.to_owned(), "sudo apt-get install uidmap (or the package of this system that has them)".to_owned())
+    })?;
+    let (uids, gids) = granted(caller).ok_or_else(|| {
+        let who = caller.account.as_ref().map_or_else(|| caller.uid.to_string(), |(name, ..)| name.clone());
+        let why = format!("{SUBUID} and {SUBGID} do not grant {NEEDED} IDs to {who}");
+        (why, format!("sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {who}"))
+    })?;
     match helpers.probe(&uids, &gids) {
-        Ok(()) => Some(Rung::Subordinate { uids, gids }),
+        Ok(()) => Ok(Rung::Subordinate { uids, gids }),
         Err(error) => {
-            log::debug!("Subordinate IDs cannot be mapped: {error}");
-            None
+            let fix = "see whether newuidmap and newgidmap are setuid or have file capabilities";
+            Err((format!("subordinate IDs cannot be mapped: {error}"), fix.to_owned()))
         }
+    }
+}
+
+/// The rung that a session on this data directory would have; beside it, why it is not a better one and what helps.
+///
+/// # Errors
+/// When the recorded one cannot be had here.
+pub fn outlook(data: Option<&Path>, facts: &Facts) -> Result<(Rung, Option<(String, String)>), Failure> {
+    let recorded = data.map(|data| read(&data.join(NAME))).transpose()?.flatten();
+    match (recorded, data) {
+        (Some(rung), Some(data)) => match honour(&rung, &facts.caller, facts.privileged) {
+            Ok(()) => Ok((rung, None)),
+            Err((why, fix)) => Err(refusal(data, &rung, &why, &fix)),
+        },
+        _ if facts.privileged => Ok((Rung::Every, None)),
+        _ => Ok(match offered(&facts.caller) {
+            Ok(rung) => (rung, None),
+            Err(reason) => (Rung::One, Some(reason)),
+        }),
     }
 }
 
@@ -249,7 +282,7 @@ fn honour(rung: &Rung, caller: &Caller, privileged: bool) -> Result<(), (String,
         Rung::Every => refuse("they were made by real root", "start the image as root"),
         Rung::Subordinate { uids, gids } => {
             if Helpers::find(caller.variable("PATH")).is_none() {
-                return refuse("newuidmap and newgidmap are missing", "install them (package uidmap)");
+                return refuse(NO_HELPERS, "install them (package uidmap)");
             }
             if granted(caller).as_ref() == Some(&(uids.clone(), gids.clone())) {
                 return Ok(());

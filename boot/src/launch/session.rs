@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::unistd::Pid;
 use runtime::host;
 use runtime::image::OverlayKind;
@@ -74,8 +75,9 @@ pub struct Live {
     registry: Registry,
     id: u64,
     children: Vec<Pid>,
+    server: OwnedFd,
     /// Held until the instance has ended; see [`mount_server`].
-    _alive: File,
+    alive: File,
 }
 
 /// How an attempt to be part of a session went.
@@ -360,7 +362,7 @@ impl Joined {
             // From here on the session's files end with the session.
             std::mem::forget(fresh);
         }
-        Ok(Live { registry, id, children: self.children, _alive: alive })
+        Ok(Live { registry, id, children: self.children, server: self.server, alive })
     }
 }
 
@@ -372,11 +374,34 @@ impl Live {
     }
 
     /// Leaves the session with this exit code, for whoever waits for it. The host daemon removes the instance from the
-    /// registry when this process has ended.
-    pub fn leave(self, code: i32) {
+    /// registry when this process has ended. With `medium_goes`, returns when the session has let go of the image's medium
+    /// if this was its last instance: whoever starts an image from a stick pulls it out next.
+    pub fn leave(self, code: i32, medium_goes: bool) {
         if let Err(error) = self.registry.conclude(self.id, code) {
             log::debug!("{}", runtime::error::chain(&error));
         }
+        if medium_goes && let Err(errno) = self.wait_for_server() {
+            log::debug!("cannot wait for the end of the session: {errno}");
+        }
+    }
+
+    fn wait_for_server(self) -> nix::Result<()> {
+        // Watched before it is looked at, so that whoever joins is seen either way.
+        let joining = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        joining.add_watch(&self.registry.instances(), AddWatchFlags::IN_CREATE)?;
+        let others = self.registry.live().map_or(true, |live| live.iter().any(|instance| instance.id != self.id));
+        drop(self.alive);
+        let mut joined = others;
+        while !joined {
+            let mut fds = [self.server.as_fd(), joining.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            poll(&mut fds, PollTimeout::NONE)?;
+            if fds[0].any().unwrap_or(true) {
+                break;
+            }
+            // The end of the directory is told as well.
+            joined = joining.read_events()?.iter().any(|event| event.mask.contains(AddWatchFlags::IN_CREATE));
+        }
+        Ok(())
     }
 }
 

@@ -22,6 +22,7 @@ use crate::pack::directory::{self, Files};
 use crate::pack::squash::Covers;
 use crate::pack::{self, Progress, Summary};
 use crate::sandbox::points;
+use crate::session::marks;
 use crate::squashfs::write::{Kind, Metadata, NodeId, Options, Tree, TreeError, Writer, Xattrs};
 use crate::sys::status::Status;
 
@@ -71,6 +72,9 @@ impl Scan {
     /// # Errors
     /// When something cannot be read, or a layer cannot hold it.
     pub fn run(data: &Path, owners: Owners) -> Result<Self, Error> {
+        if marks::is_recorded(data) {
+            return Err(Error::PlainMarks { data: data.to_owned() });
+        }
         let root = data.join("root");
         let mut walk = Walk {
             planned: Planned::new(),

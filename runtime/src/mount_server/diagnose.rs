@@ -50,28 +50,99 @@ pub fn open_fuse() -> Result<OwnedFd, Error> {
 /// unshare(2) with a user namespace among the flags.
 ///
 /// # Errors
-/// [`Error::Host`] naming the limit that forbids it.
+/// [`Error::Host`] naming what forbids it.
 pub fn unshare(flags: CloneFlags) -> Result<(), Error> {
     let Err(errno) = nix::sched::unshare(flags) else { return Ok(()) };
-    const WHAT: &str = "cannot make a user namespace";
-    if sysctl("user.max_user_namespaces").as_deref() == Some("0") {
-        return Err(host(WHAT, "user.max_user_namespaces is 0", "try: sudo sysctl -w user.max_user_namespaces=15000"));
-    }
-    if sysctl("kernel.unprivileged_userns_clone").as_deref() == Some("0") {
-        return Err(host(
-            WHAT,
-            "kernel.unprivileged_userns_clone is 0",
-            "try: sudo sysctl -w kernel.unprivileged_userns_clone=1",
-        ));
-    }
-    let fix = match errno {
-        Errno::ENOSPC => {
-            "too many user namespaces exist or they are nested too deep; end some, or raise user.max_user_namespaces"
+    let (why, fix) = Surroundings::look().forbids_user_namespace(errno);
+    Err(Error::Host { what: "cannot make a user namespace".to_owned(), why, fix })
+}
+
+/// What the kernel tells a process about where it runs.
+#[derive(Debug, Default)]
+struct Surroundings {
+    /// `user.max_user_namespaces`; none where the kernel knows no user namespaces.
+    limit: Option<String>,
+    /// `kernel.unprivileged_userns_clone` of Debian's kernels and others.
+    unprivileged: Option<String>,
+    /// Whether a system call filter is installed.
+    filtered: bool,
+    /// Whether the root of this process is the root of a mount.
+    whole_root: bool,
+    /// The AppArmor profile or SELinux domain of this process.
+    label: Option<String>,
+    /// `kernel.apparmor_restrict_unprivileged_userns` of Ubuntu's kernels.
+    restricted: bool,
+}
+
+impl Surroundings {
+    fn look() -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let label = fs::read_to_string("/proc/self/attr/current").ok();
+        Self {
+            limit: sysctl("user.max_user_namespaces"),
+            unprivileged: sysctl("kernel.unprivileged_userns_clone"),
+            filtered: status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2")),
+            whole_root: mounts.lines().any(|line| line.split(' ').nth(4) == Some("/")),
+            label: label.map(|label| label.trim_matches(['\0', '\n']).to_owned()).filter(|label| label != "unconfined"),
+            restricted: sysctl("kernel.apparmor_restrict_unprivileged_userns").as_deref() == Some("1"),
         }
-        Errno::EINVAL => "the kernel was built without user namespaces (CONFIG_USER_NS), 5.11 or newer is needed",
-        _ => "a seccomp or security policy forbids it (a container needs: --security-opt seccomp=unconfined)",
-    };
-    Err(host(WHAT, errno.desc(), fix))
+    }
+
+    /// Why unshare(2) answered this, and the command that helps.
+    fn forbids_user_namespace(&self, errno: Errno) -> (String, String) {
+        let (why, fix) = match (errno, self) {
+            (_, Self { limit: Some(limit), .. }) if limit == "0" => {
+                ("user.max_user_namespaces is 0", "try: sudo sysctl -w user.max_user_namespaces=15000")
+            }
+            (_, Self { unprivileged: Some(switch), .. }) if switch == "0" => {
+                ("kernel.unprivileged_userns_clone is 0", "try: sudo sysctl -w kernel.unprivileged_userns_clone=1")
+            }
+            (Errno::ENOSPC | Errno::EUSERS, _) => (
+                "as many exist as user.max_user_namespaces allows, or 32 are nested here",
+                "try: sudo sysctl -w user.max_user_namespaces=60000, or start it in fewer nested containers",
+            ),
+            (Errno::EINVAL | Errno::ENOSYS, Self { limit: None, .. }) => (
+                "the kernel was built without them (CONFIG_USER_NS)",
+                "install a kernel of 5.12 or newer with CONFIG_USER_NS=y",
+            ),
+            (Errno::EPERM, Self { whole_root: false, .. }) => (
+                "this is a chroot, in which the kernel forbids it",
+                "start it outside, or enter the tree by: sudo systemd-nspawn -D DIRECTORY",
+            ),
+            (_, Self { filtered: true, .. }) => (
+                "a system call filter (seccomp) forbids it, as in containers",
+                "start the container with --security-opt seccomp=unconfined",
+            ),
+            _ => return self.policy(errno),
+        };
+        (why.to_owned(), fix.to_owned())
+    }
+
+    /// Why mount(2) answered this to root of a user namespace, and the command that helps.
+    fn forbids_mounts(&self, errno: Errno) -> (String, String) {
+        if self.filtered && self.label.is_none() && !self.restricted {
+            let why = "a system call filter (seccomp) forbids mounts, as in containers";
+            return (why.to_owned(), "start the container with --security-opt seccomp=unconfined".to_owned());
+        }
+        self.policy(errno)
+    }
+
+    /// A security module that says no.
+    fn policy(&self, errno: Errno) -> (String, String) {
+        const PROFILE: &str = "allow it for this image: fim-doctor --apparmor | sudo apparmor_parser -r";
+        match (&self.label, self.restricted) {
+            (_, true) => (
+                "AppArmor restricts user namespaces of ordinary users to programs with a profile".to_owned(),
+                PROFILE.to_owned(),
+            ),
+            (Some(label), false) => (format!("the security policy {label} forbids it"), PROFILE.to_owned()),
+            (None, false) => {
+                let fix = "see which policy (AppArmor, SELinux, container) forbids it: sudo dmesg";
+                (errno.desc().to_owned(), fix.to_owned())
+            }
+        }
+    }
 }
 
 /// A refused ID map.
@@ -86,23 +157,12 @@ pub fn id_map(error: io::Error) -> Error {
 /// A refused mount(2).
 pub fn mount(action: &'static str, object: &'static str) -> impl FnOnce(Errno) -> Error {
     move |errno| {
-        let what = format!("cannot {action} {object}");
-        if matches!(errno, Errno::EPERM | Errno::EACCES) {
-            if sysctl("kernel.apparmor_restrict_unprivileged_userns").as_deref() == Some("1") {
-                return host(
-                    &what,
-                    "AppArmor restricts unprivileged user namespaces",
-                    "try: sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
-                );
-            }
-            return host(
-                &what,
-                errno.desc(),
-                "a security policy (container, AppArmor, SELinux) forbids mounts in user namespaces",
-            );
-        }
-        let fix = if errno == Errno::ENODEV { "try: sudo modprobe fuse" } else { "check the kernel log" };
-        host(&what, errno.desc(), fix)
+        let (why, fix) = match errno {
+            Errno::EPERM | Errno::EACCES => Surroundings::look().forbids_mounts(errno),
+            Errno::ENODEV => (errno.desc().to_owned(), "try: sudo modprobe fuse".to_owned()),
+            _ => (errno.desc().to_owned(), "check the kernel log".to_owned()),
+        };
+        Error::Host { what: format!("cannot {action} {object}"), why, fix }
     }
 }
 
@@ -148,4 +208,41 @@ pub fn userspace_throw_away() -> Error {
         "only the kernel's overlay can show the writable layer of this image without writing to it",
         "use FIM_OVERLAY=bwrap and fim-casefold off, or FIM_DIR_DATA=$(mktemp -d) for an empty set that can be removed",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn surroundings() -> Surroundings {
+        Surroundings { limit: Some("1000".to_owned()), whole_root: true, ..Surroundings::default() }
+    }
+
+    #[test]
+    fn each_cause_is_told_from_the_others() {
+        let text = |value: &str| Some(value.to_owned());
+        for (around, errno, expected) in [
+            (Surroundings { limit: text("0"), ..surroundings() }, Errno::ENOSPC, "max_user_namespaces is 0"),
+            (Surroundings { unprivileged: text("0"), ..surroundings() }, Errno::EPERM, "userns_clone is 0"),
+            (surroundings(), Errno::ENOSPC, "32 are nested"),
+            (Surroundings { limit: None, ..surroundings() }, Errno::EINVAL, "CONFIG_USER_NS"),
+            (Surroundings { whole_root: false, filtered: true, ..surroundings() }, Errno::EPERM, "chroot"),
+            (Surroundings { filtered: true, ..surroundings() }, Errno::EPERM, "seccomp"),
+            (Surroundings { filtered: true, ..surroundings() }, Errno::ENOSYS, "seccomp"),
+            (Surroundings { label: text("lxc (enforce)"), ..surroundings() }, Errno::EACCES, "policy lxc (enforce)"),
+            (Surroundings { restricted: true, ..surroundings() }, Errno::EPERM, "programs with a profile"),
+            (surroundings(), Errno::EPERM, "not permitted"),
+        ] {
+            let (why, fix) = around.forbids_user_namespace(errno);
+            assert!(why.contains(expected) && !fix.is_empty(), "{around:?} {errno}: {why}; {fix}");
+        }
+    }
+
+    #[test]
+    fn a_policy_on_mounts_goes_before_a_filter() {
+        let filtered = Surroundings { filtered: true, ..surroundings() };
+        assert!(filtered.forbids_mounts(Errno::EPERM).0.contains("seccomp"));
+        let restricted = Surroundings { restricted: true, ..filtered };
+        assert!(restricted.forbids_mounts(Errno::EPERM).0.contains("AppArmor"));
+    }
 }

@@ -2,14 +2,15 @@
 //! through one FUSE mount, stacks one overlay on them, and ends when the last instance has gone.
 
 pub mod diagnose;
-mod overlay;
+mod ending;
+pub(crate) mod overlay;
 pub mod reads;
 mod userspace;
 mod warm;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -17,24 +18,26 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 
 use crate::cache::Extracted;
 use crate::fuse;
 use crate::journal;
+use crate::medium::{Alarm, Medium, Watched};
 use crate::sandbox::id_map::{IdMap, end};
 use crate::sandbox::points;
 use crate::sandbox::subordinate::Helpers;
 use crate::session::ephemeral;
-use crate::session::lock::{self, Held};
+use crate::session::lock::Held;
+use crate::session::marks;
 use crate::session::pipe;
 use crate::session::record::Record;
 use crate::session::registry::Registry;
 use crate::source::ByteSource;
 use crate::squashfs::Archive;
 use crate::sys::{descriptor, process, title};
+use ending::Alive;
 
 /// Kernel overlayfs stacks at most 500 layers; some room is left for what a later version adds.
 pub const MAX_LAYERS: usize = 400;
@@ -48,8 +51,8 @@ pub struct Layer {
     pub name: String,
     /// Its bytes.
     pub source: Arc<dyn ByteSource>,
-    /// A descriptor that must stay open for `source` to work.
-    pub descriptor: i32,
+    /// What `source` reads; its descriptor must stay open.
+    pub medium: Medium,
 }
 
 /// Where the layers of a session are, bottom first.
@@ -161,7 +164,7 @@ pub struct Starting {
 pub struct Ready {
     /// Whether the kernel has refused its overlay, so that our own serves.
     pub replaced: bool,
-    /// Kept open until the starter has joined; see [`wait_for_end`].
+    /// Kept open until the starter has joined; see `ending`.
     _channel: UnixStream,
 }
 
@@ -258,8 +261,9 @@ const NO_FUSE: u8 = b'F';
 
 fn run(request: Request, mut channel: UnixStream) -> i32 {
     match serve(&request, &mut channel) {
-        Ok((served, alive)) => {
-            wait_for_end(request, channel, alive, served);
+        Ok((served, mut alive)) => {
+            alive.wait_for_end(&request, channel);
+            clean_up(request, served);
             0
         }
         Err(error) => {
@@ -272,13 +276,6 @@ fn run(request: Request, mut channel: UnixStream) -> i32 {
             1
         }
     }
-}
-
-/// The liveness pipe: instances hold write ends, the server reads end of file when the last one has gone.
-struct Alive {
-    read: File,
-    /// Held until the starter has joined or died, so that "no writer" means "no instance" from then on.
-    write: Option<File>,
 }
 
 /// What serves the session's root.
@@ -315,9 +312,10 @@ fn become_daemon(request: &Request) -> Result<(), Error> {
     Ok(())
 }
 
-fn open_archives(layers: &[Layer]) -> Result<Vec<Arc<Archive>>, Error> {
+fn open_archives(layers: &[Layer], alarm: &Arc<Alarm>) -> Result<Vec<Arc<Archive>>, Error> {
     let open = |layer: &Layer| {
-        let open = Archive::open(Arc::clone(&layer.source));
+        let source = Watched::new(Arc::clone(&layer.source), layer.medium.clone(), Arc::clone(alarm));
+        let open = Archive::open(Arc::new(source));
         open.map(Arc::new).map_err(|source| Error::Layer { layer: layer.name.clone(), source })
     };
     layers.iter().map(open).collect()
@@ -326,7 +324,7 @@ fn open_archives(layers: &[Layer]) -> Result<Vec<Arc<Archive>>, Error> {
 fn serve(request: &Request, channel: &mut UnixStream) -> Result<(Served, Alive), Error> {
     // 1. No descriptor of the starter.
     let mut keep: Vec<i32> = match &request.lower {
-        Lower::Image(layers) => layers.iter().map(|layer| layer.descriptor).collect(),
+        Lower::Image(layers) => layers.iter().map(|layer| layer.medium.descriptor()).collect(),
         Lower::Extracted(layers) => layers.iter().map(|layer| layer.lock.file().as_raw_fd()).collect(),
     };
     keep.extend([0, 1, 2, channel.as_raw_fd(), request.lock.file().as_raw_fd()]);
@@ -347,8 +345,9 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(Served, Alive),
     }
     channel.write_all(&[NAMESPACES]).map_err(io_error("reach", "the starter"))?;
     become_daemon(request)?;
+    let alarm = Alarm::new().map_err(io_error("make", "an event"))?;
     let archives = match &opened {
-        Opened::Image(layers, _) => open_archives(layers)?,
+        Opened::Image(layers, _) => open_archives(layers, &alarm)?,
         Opened::Extracted(_) => Vec::new(),
     };
     if !maps_itself {
@@ -364,7 +363,7 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(Served, Alive),
     sweep_points(request);
     // 6. From here the session can be joined.
     let path = request.directory.join("alive");
-    let alive = Alive { read: pipe::reader(&path)?, write: pipe::writer(&path)? };
+    let alive = Alive::new(pipe::reader(&path)?, pipe::writer(&path)?, alarm);
     let pid = nix::unistd::getpid();
     let server_started = process::start_time(pid).unwrap_or_default();
     let record = Record {
@@ -391,7 +390,7 @@ fn stack(request: &Request, opened: Opened<'_>, archives: Vec<Arc<Archive>>) -> 
         Some(_) => overlay::memory(&request.data)?,
     };
     // The kernel would not understand plain marks.
-    let is_plain = userspace::is_recorded(top.and_then(Path::parent).unwrap_or(&writable));
+    let is_plain = marks::is_recorded(top.and_then(Path::parent).unwrap_or(&writable));
     let stack = match request.stack {
         Stack::Kernel if is_plain => Stack::Userspace { casefold: false },
         stack => stack,
@@ -450,37 +449,6 @@ fn serve_image(
     fuse::serve(device, archives, &serving(request)).map_err(io_error("serve", "the layers"))
 }
 
-/// Blocks until no instance is left and none is joining, then removes the session's files.
-fn wait_for_end(request: Request, mut channel: UnixStream, alive: Alive, served: Served) {
-    // The starter says that it holds its own write end by closing its side, or by dying.
-    let _ = channel.read(&mut [0]);
-    drop(channel);
-    drop(alive.write);
-    loop {
-        wait_for_hang_up(&alive.read, PollTimeout::NONE);
-        // Whoever joins holds the start lock until it holds a write end.
-        let Ok(starting) = lock::wait(&request.data, lock::START) else { break };
-        if wait_for_hang_up(&alive.read, PollTimeout::ZERO) {
-            clean_up(request, served);
-            // Both locks end with the process, which has nothing left to do.
-            std::mem::forget(starting);
-            return;
-        }
-    }
-    clean_up(request, served);
-}
-
-fn wait_for_hang_up(read: &File, timeout: PollTimeout) -> bool {
-    loop {
-        let mut fds = [PollFd::new(read.as_fd(), PollFlags::empty())];
-        match poll(&mut fds, timeout) {
-            Ok(0) => return false,
-            Ok(_) => return true,
-            Err(_) => {}
-        }
-    }
-}
-
 /// Removes the mount points that instances have made.
 fn sweep_points(request: &Request) {
     if let Err(error) = points::sweep(&request.data, &request.directory.join("root")) {
@@ -488,6 +456,7 @@ fn sweep_points(request: &Request) {
     }
 }
 
+/// Removes the session's files.
 fn clean_up(request: Request, served: Served) {
     sweep_points(&request);
     if let (Some(path), Some(server)) = (&request.reads, served.server())

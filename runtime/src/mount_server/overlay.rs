@@ -47,7 +47,7 @@ pub(super) fn memory(data: &Path) -> Result<PathBuf, Error> {
 
 /// Mounts the overlay of `count` layers below `layers`, `top` on them, with `writable/root` as the writable layer at
 /// `target`; the inner error is the kernel's own.
-pub(super) fn mount(
+pub(crate) fn mount(
     layers: &Path,
     count: usize,
     top: Option<&Path>,

@@ -82,7 +82,10 @@ pub fn seal(plan: &Plan, emulate_root: bool) -> Result<Option<Listener>, Error> 
 
 fn prepare(step: &Step) -> Result<Option<Detached>, Error> {
     match step {
-        Step::Fresh { kind, target } => fresh(kind).map(Some).map_err(Error::step("make the file system for", target)),
+        Step::Fresh { kind, target } => fresh(kind).map(Some).map_err(|errno| match (kind, errno) {
+            (Fresh::Proc, Errno::EPERM) => Error::MaskedProc,
+            _ => Error::step("make the file system for", target)(errno),
+        }),
         Step::Bind { source, access, optional, .. } => match bind(source, *access) {
             Ok(mount) => Ok(Some(mount)),
             Err(Errno::ENOENT | Errno::ENOTDIR) if *optional => Ok(None),
@@ -92,7 +95,7 @@ fn prepare(step: &Step) -> Result<Option<Detached>, Error> {
     }
 }
 
-fn fresh(kind: &Fresh) -> nix::Result<Detached> {
+pub(crate) fn fresh(kind: &Fresh) -> nix::Result<Detached> {
     match kind {
         Fresh::Proc => mount::new_filesystem(c"proc", &[], attr::NOSUID | attr::NODEV | attr::NOEXEC),
         Fresh::Devpts => mount::new_filesystem(

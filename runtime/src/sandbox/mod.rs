@@ -14,6 +14,13 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
+/// Why a /proc may be refused: the kernel lets nobody make one that shows what the visible one hides (mount_too_revealing
+/// in fs/namespace.c).
+pub const MASKED_PROC: &str = "parts of /proc are masked or mounted over here, as containers do";
+/// What helps against it.
+pub const UNMASK_PROC: &str =
+    "start the container with --security-opt unmask=ALL (podman) or --security-opt systempaths=unconfined (docker)";
+
 /// What can go wrong while an instance is set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -27,6 +34,9 @@ pub enum Error {
         /// Why not.
         source: Errno,
     },
+    /// The kernel lets nobody make a /proc that shows what another hides.
+    #[error("cannot mount the /proc of the instance: {MASKED_PROC}; {UNMASK_PROC}")]
+    MaskedProc,
     /// The system call filter could not be made or installed.
     #[error("cannot install the system call filter: {0}")]
     Filter(String),

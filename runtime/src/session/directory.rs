@@ -47,10 +47,7 @@ pub fn open_private(path: &Path, uid: u32, variable: &'static str) -> Result<Fil
 /// # Errors
 /// When neither can be made, or the one in /tmp is not the caller's.
 pub fn runtime(uid: u32, xdg_runtime_dir: Option<&OsStr>) -> Result<PathBuf, Error> {
-    if let Some(base) = xdg_runtime_dir.map(Path::new).filter(|base| base.is_absolute())
-        && fs::metadata(base).is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == uid)
-    {
-        let path = base.join("fim");
+    if let Some(path) = below_xdg(uid, xdg_runtime_dir) {
         match open_private(&path, uid, "XDG_RUNTIME_DIR") {
             Ok(_) => return Ok(path),
             Err(error @ Error::Untrusted { .. }) => return Err(error),
@@ -58,9 +55,25 @@ pub fn runtime(uid: u32, xdg_runtime_dir: Option<&OsStr>) -> Result<PathBuf, Err
             Err(_) => {}
         }
     }
-    let path = PathBuf::from(format!("/tmp/fim-{uid}"));
+    let path = below_tmp(uid);
     open_private(&path, uid, "XDG_RUNTIME_DIR")?;
     Ok(path)
+}
+
+fn below_xdg(uid: u32, xdg_runtime_dir: Option<&OsStr>) -> Option<PathBuf> {
+    let base = xdg_runtime_dir.map(Path::new).filter(|base| base.is_absolute())?;
+    let usable = fs::metadata(base).is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == uid);
+    usable.then(|| base.join("fim"))
+}
+
+fn below_tmp(uid: u32) -> PathBuf {
+    PathBuf::from(format!("/tmp/fim-{uid}"))
+}
+
+/// Where [`runtime`] looks first.
+#[must_use]
+pub fn runtime_place(uid: u32, xdg_runtime_dir: Option<&OsStr>) -> PathBuf {
+    below_xdg(uid, xdg_runtime_dir).unwrap_or_else(|| below_tmp(uid))
 }
 
 /// Sets and removes a user extended attribute (xattr(7)), which an overlay's upper directory must be able to hold.

@@ -20,6 +20,7 @@ pub mod ephemeral;
 mod index;
 pub mod lock;
 pub mod log;
+pub mod marks;
 pub mod pipe;
 pub mod record;
 pub mod registry;

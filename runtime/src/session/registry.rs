@@ -134,7 +134,13 @@ impl Registry {
     /// The directory of one instance.
     #[must_use]
     pub fn directory(&self, id: u64) -> PathBuf {
-        self.session.join("instances").join(id.to_string())
+        self.instances().join(id.to_string())
+    }
+
+    /// Where each instance that begins makes its directory.
+    #[must_use]
+    pub fn instances(&self) -> PathBuf {
+        self.session.join("instances")
     }
 
     /// Makes an empty registry; a new session begins at ID 0.
@@ -142,7 +148,7 @@ impl Registry {
     /// # Errors
     /// I/O errors.
     pub fn create(&self, _starting: &lock::Held) -> Result<(), Error> {
-        let path = self.session.join("instances");
+        let path = self.instances();
         DirBuilder::new().mode(0o700).create(&path).map_err(Error::io("make the directory", &path))?;
         index::create(&self.session).map_err(Error::io("make the index", self.session.join(index::FILE)))
     }
@@ -262,7 +268,7 @@ impl Registry {
     /// # Errors
     /// When the registry cannot be read at all; a missing one is empty.
     pub fn ids(&self) -> Result<Vec<u64>, Error> {
-        let instances = self.session.join("instances");
+        let instances = self.instances();
         let entries = match fs::read_dir(&instances) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

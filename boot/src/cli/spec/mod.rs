@@ -210,6 +210,23 @@ pub const COMMANDS: &[Spec] = &[
         frees_file: false,
     },
     Spec {
+        name: "doctor",
+        summary: "Try on this host what a start needs",
+        usages: &[
+            Usage { line: "[--json]", words: &[("--json", "Print one JSON object")] },
+            Usage {
+                line: "<--apparmor>",
+                words: &[("--apparmor", "Print an AppArmor profile that lets this file make user namespaces")],
+            },
+        ],
+        notes: &[
+            "Each line is the result of the real operation, done in a process of its own; nothing of it stays. What fails is followed by what helps.",
+            "The exit code is 0 when the image can run here, and 125 when it cannot.",
+        ],
+        examples: &["fim-doctor", "fim-doctor --apparmor | sudo apparmor_parser -r"],
+        frees_file: false,
+    },
+    Spec {
         name: "inspect",
         summary: "Print what the image holds without running it",
         usages: &[Usage { line: "[--json]", words: &[("--json", "Print one JSON object")] }],

@@ -1,0 +1,101 @@
+# The cases of the guest. Each is a function; its exit code and what it says go to the console in a block of their own.
+export PATH=/bin
+printf 'root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n' > /etc/passwd
+printf 'user:x:1000:\n' > /etc/group
+chmod 1777 /tmp
+chmod 666 /dev/fuse /dev/null
+mount -t ext4 /dev/vdc /home
+mkdir /home/user
+head -c "$(cat /guest/image-size)" /dev/vdd > /home/user/app
+chmod 755 /home/user/app
+chown -R 1000:1000 /home/user /run/user/1000
+chmod 700 /run/user/1000
+mount -t securityfs security /sys/kernel/security
+
+# A script as the user, with the rest of the words as its arguments; $IMAGE is the image.
+as_user() {
+    image=$1
+    shift
+    su user -c "cd ${image%/*} && HOME=/home/user XDG_RUNTIME_DIR=/run/user/1000 IMAGE=$image exec sh $*"
+}
+
+# As udisks does it.
+udisks() {
+    mkdir -p "$3"
+    mount -t "$1" -o "nosuid,nodev,relatime,uid=1000,gid=1000,fmask=0022,dmask=0022,$4" "$2" "$3"
+}
+
+old_kernel() {
+    as_user /home/user/app /guest/smoke.sh
+}
+
+# The image on a stick, which can be unmounted as soon as a command has returned; three times, for it must not be luck.
+on_a_stick() {
+    # The first start of an image on this machine tells where its data is.
+    rm -rf /home/user/.local
+    for round in 1 2 3; do
+        udisks "$1" "$2" /media/stick "$3" || return 9
+        if [ $round = 1 ]; then
+            su user -c "cp /home/user/app /media/stick/$4"
+            as_user "/media/stick/$4" /guest/smoke.sh || return
+        else
+            as_user "/media/stick/$4" -c '"\$IMAGE fim-exec true"' || return
+        fi
+        umount /media/stick || return 8
+    done
+}
+
+vfat() {
+    on_a_stick vfat /dev/vda shortname=mixed,utf8=1,showexec,flush app.com
+}
+
+exfat() {
+    on_a_stick exfat /dev/vdb iocharset=utf8,errors=remount-ro app
+}
+
+userns_switch() {
+    sysctl -w kernel.unprivileged_userns_clone=0 > /dev/null
+    as_user /home/user/app /guest/refusal.sh
+    sysctl -w kernel.unprivileged_userns_clone=1 > /dev/null
+}
+
+apparmor() {
+    cat /guest/policy > /sys/kernel/security/apparmor/.load || return
+    cp -p /home/user/app /home/user/confined
+    as_user /home/user/confined /guest/refusal.sh
+}
+
+# Two instances, one that reads and one that does not, on a stick that is pulled out.
+pulled() {
+    udisks exfat /dev/vdb /media/stick iocharset=utf8 || return 9
+    mkfifo /tmp/started
+    chmod 666 /tmp/started
+    # Nothing of the image is in memory but what the starts need.
+    sync
+    echo 3 > /proc/sys/vm/drop_caches
+    for number in 1 2; do
+        as_user /media/stick/app /guest/instance.sh &
+    done
+    read -r line < /tmp/started
+    read -r line < /tmp/started
+    echo 1 > /sys/block/vdb/device/../remove
+    # What udisks does when a device has gone.
+    umount -l /media/stick
+    wait
+    ps | grep -v grep | grep fim- && return 7
+    ls -A /run/user/1000/fim | grep . && return 6
+    return 0
+}
+
+run() {
+    code=0
+    "$1" > /tmp/out 2> /tmp/err || code=$?
+    echo "== $1 $code"
+    sed 's/^/1 /' /tmp/out
+    sed 's/^/2 /' /tmp/err
+    echo "== end of $1"
+}
+
+for case in old_kernel vfat exfat userns_switch apparmor pulled; do run $case; done
+echo "== all done"
+poweroff -f
