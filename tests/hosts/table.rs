@@ -32,7 +32,7 @@ const ELSEWHERE: &str = "runs; data goes to `~/.local/share/fim`";
 /// Every row, in the order of the README.
 pub const ROWS: &[Row] = &[
     row("plain", "ordinary user, without a passwd entry, setuid helpers or a desktop", Runs("runs")),
-    row("old-kernel", "Linux 6.1 (Debian 12), no user attributes on tmpfs", Runs("runs")),
+    row("old-kernel", "Linux 6.1 (Debian 12)", Runs("runs")),
     row("few-descriptors", "64 descriptors a process (`ulimit -n`)", Runs("runs")),
     row("umask", "umask 077", Runs("runs")),
     row("closed-streams", "stdin, stdout or stderr closed", Runs("runs")),
