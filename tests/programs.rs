@@ -245,6 +245,42 @@ fn the_filter_lets_only_named_services_through_and_ends_with_the_instance() {
     world.assert_nothing_left();
 }
 
+/// A bus of the system, in the place where programs look for it, and a guest that asks it before and after the grant.
+const SYSTEM_BUS: &str = r#"
+set -e
+mount -t tmpfs none /run
+mkdir /run/dbus
+cat > /run/bus.conf <<'END'
+<busconfig>
+    <type>system</type>
+    <listen>unix:path=/run/dbus/system_bus_socket</listen>
+    <auth>EXTERNAL</auth>
+    <policy context="default">
+        <allow user="*"/><allow own="*"/><allow send_destination="*"/><allow receive_sender="*"/>
+    </policy>
+</busconfig>
+END
+coproc BUS { exec dbus-daemon --config-file=/run/bus.conf --nofork --print-address=1; }
+read -r address <&"${BUS[0]}"
+ask() {
+    "$IMAGE" fim-exec dbus-send --system --print-reply --dest=org.freedesktop.DBus / org.freedesktop.DBus.GetId
+}
+if ask; then exit 90; fi
+"$IMAGE" fim-perms add dbus_system
+ask
+kill "$BUS_PID"
+"#;
+
+#[test]
+fn the_system_bus_answers_with_dbus_system_only() {
+    let world = programs();
+    need("dbus-daemon");
+    let outcome = world.in_namespace(SYSTEM_BUS).run().succeeds();
+    let outcome = outcome.complains_of(&["/run/dbus/system_bus_socket: No such file or directory"]);
+    assert!(outcome.text().starts_with("method return"), "{outcome:?}");
+    world.assert_nothing_left();
+}
+
 #[test]
 fn sound_reaches_the_server_with_audio_only() {
     let world = programs();

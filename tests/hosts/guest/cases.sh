@@ -39,6 +39,8 @@ on_a_stick() {
             su user -c "cp /home/user/app /media/stick/$4"
             as_user "/media/stick/$4" /guest/smoke.sh || return
         else
+            # Settings are changed in place.
+            as_user "/media/stick/$4" -c '"\$IMAGE fim-env set ROUND='$round' > /dev/null && \$IMAGE fim-env list | grep -qx ROUND='$round'"' || return
             as_user "/media/stick/$4" -c '"\$IMAGE fim-exec true"' || return
         fi
         umount /media/stick || return 8
