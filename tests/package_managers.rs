@@ -5,6 +5,7 @@ mod harness;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::thread;
 
 use harness::owners::one_id;
@@ -130,6 +131,66 @@ fn apt_installs_local_and_downloaded_packages() {
             assert!(!installed.stderr().contains(word), "{word}: {installed:?}");
         }
         assert_eq!(world.root_sh(SHOW).prints(), SHOWN);
+    }
+}
+
+/// The image in the hands of another: a directory and a home with nothing in them, and for real root another user.
+struct Receiver {
+    world: World,
+    as_user: bool,
+}
+
+impl Receiver {
+    fn of(image: &Path, as_user: bool) -> Self {
+        let world = World::empty();
+        world::copy(image, world.image());
+        if as_user {
+            let tree = [world.path(""), world.path("home"), world.path("runtime"), world.image().to_owned()];
+            tree.iter().for_each(|path| std::os::unix::fs::chown(path, Some(OTHER), Some(OTHER)).unwrap());
+        }
+        Self { world, as_user }
+    }
+
+    fn app(&self, words: &[&str]) -> TestCommand {
+        if !self.as_user {
+            return self.world.app(words);
+        }
+        let ids = [format!("--reuid={OTHER}"), format!("--regid={OTHER}"), "--clear-groups".to_owned()];
+        self.world.equip(TestCommand::new(need("setpriv")).args(ids).arg(self.world.image()).args(words))
+    }
+}
+
+/// A user of no account.
+const OTHER: u32 = 63_998;
+
+#[test]
+fn what_was_installed_is_handed_on_in_one_file() {
+    let port = serve_packages();
+    for world in debians(&[]) {
+        world.app(&["fim-perms", "set", "network"]).run().succeeds().quietly();
+        let script = format!(
+            "set -e; export DEBIAN_FRONTEND=noninteractive
+             echo 'deb [trusted=yes] http://127.0.0.1:{port} ./' > /etc/apt/sources.list
+             apt-get -q update; apt-get -q -y install --no-install-recommends at cron dbus; apt-get clean"
+        );
+        world.root_sh(&script).run().succeeds();
+        let files = world.root_sh("dpkg -L at cron dbus-bin dbus-daemon dbus-system-bus-common | wc -l").prints();
+        assert!(files.parse::<u32>().unwrap() > 100, "{files}");
+        let version = world.exec(&["dbus-daemon", "--version"]).prints();
+        assert!(version.starts_with("D-Bus Message Bus Daemon"), "{version}");
+        world.app(&["fim-layer", "commit", "binary"]).run().succeeds();
+        world.app(&["fim-boot", "set", "dbus-daemon", "--version"]).run().succeeds().quietly();
+        world.app(&["fim-perms", "clear"]).run().succeeds().quietly();
+        // Both whose and which: by the same kind of caller, and by root's ordinary user.
+        for as_user in if is_root() { vec![false, true] } else { vec![false] } {
+            let receiver = Receiver::of(world.image(), as_user);
+            assert_eq!(receiver.app(&[]).prints(), version);
+            assert_eq!(receiver.app(&["fim-root", "sh", "-c", SHOW]).prints(), SHOWN, "as_user: {as_user}");
+            let audit = "dpkg --audit; dpkg -s cron | grep ^Status; su -s /bin/sh daemon -c 'id -un'";
+            let shown = receiver.app(&["fim-root", "sh", "-c", audit]).prints();
+            assert_eq!(shown, "Status: install ok installed\ndaemon");
+            receiver.world.assert_nothing_left();
+        }
     }
 }
 
