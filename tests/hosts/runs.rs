@@ -101,6 +101,14 @@ fn tmpfs() {
 }
 
 #[test]
+fn no_attributes() {
+    let script =
+        "mkdir stick; mount -t ramfs -o mode=1777 none stick; mkdir -m 1777 stick/home; export HOME=$PWD/stick/home
+        cp \"$IMAGE\" stick/app; export IMAGE=$PWD/stick/app";
+    Host::new().arranged(script).runs("no-attributes");
+}
+
+#[test]
 fn read_only_medium() {
     let script = "mkdir stick; mount -t tmpfs none stick; cp \"$IMAGE\" stick/app; mount -o remount,bind,ro stick
         export IMAGE=$PWD/stick/app";

@@ -52,6 +52,11 @@ pub const ROWS: &[Row] = &[
     row("read-only-file", "image file read-only", Runs("runs")),
     row("tmpfs", "image on a tmpfs", Runs("runs")),
     row(
+        "no-attributes",
+        "image and HOME on a file system without user extended attributes (tmpfs before Linux 6.6)",
+        Runs("runs; writes go through fim's own overlay"),
+    ),
+    row(
         "read-only-medium",
         "image on a read-only medium",
         Tells(&["note: data of this image", "Read-only file system"], ELSEWHERE),
