@@ -124,7 +124,11 @@ fn subordinate_ids_are_used_where_they_are_granted() {
 #[test]
 fn a_commit_has_the_owners_that_the_guest_saw() {
     if !is_root() {
-        // Nobody grants IDs to this caller; tests/commit.rs has what it sees.
+        // Nobody grants IDs to this caller: what a commit keeps of the owners then, `commit` has many rounds of.
+        let world = World::new();
+        world.root(&["chown", "33:44", "/etc/release"]).run().succeeds();
+        world.app(&["fim-layer", "commit", "binary"]).run().succeeds();
+        assert_eq!(world.root(&["stat", "-c", "%u:%g", "/etc/release"]).prints(), "33:44");
         return;
     }
     let world = harness::layers::changeable();
