@@ -1,6 +1,7 @@
-//! The configuration of an image, as the program works with it. `body.rs` has its encoding.
+//! The configuration of an image, as the program works with it. `body` has its encoding.
 
 use super::LayerEntry;
+use super::declared::Declared;
 
 /// Everything about an image that can be changed after it was built, and its layer index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct Config {
     pub portal: Vec<String>,
     /// Files that a start reads, relative to the root: a session that begins reads them ahead.
     pub startup: Vec<Vec<u8>>,
+    /// Layouts, services, shared content and the like.
+    pub declared: Declared,
     /// The layer index in file order; bottom layer first. Not every entry is a layer of the root: see
     /// [`super::LayerKind`].
     pub layers: Vec<LayerEntry>,

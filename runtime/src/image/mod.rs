@@ -11,6 +11,7 @@ pub mod chunk_tree;
 #[macro_use]
 mod config;
 mod create;
+pub mod declared;
 pub mod elf;
 mod error;
 mod layer;
@@ -50,7 +51,7 @@ pub const PAGE: u64 = 4096;
 pub const FORMAT_VERSION: u32 = 1;
 
 /// Newest config body that this program reads, and the one it writes.
-pub const CONFIG_VERSION: u32 = 2;
+pub const CONFIG_VERSION: u32 = 3;
 
 /// Largest accepted image in bytes (1 TiB): it bounds what a hostile index can make a reader allocate.
 pub const MAX_IMAGE_LEN: u64 = 1 << 40;

@@ -43,6 +43,14 @@ named_bits! {
     Remote "remote",
     /// Host commands that the guest may run.
     Portal "portal",
+    /// Layouts.
+    Layout "layout",
+    /// Services.
+    Service "service",
+    /// Published ports.
+    Port "port",
+    /// Connections of plugs.
+    Content "content",
 }
 
 /// A set of [`Setting`]s.
@@ -202,13 +210,18 @@ fn copy(setting: Setting, from: &Config, to: &mut Config) {
         Setting::Casefold => to.casefold = from.casefold,
         Setting::Remote => to.remote.clone_from(&from.remote),
         Setting::Portal => to.portal.clone_from(&from.portal),
+        Setting::Layout => to.declared.layouts.clone_from(&from.declared.layouts),
+        Setting::Service => to.declared.services.clone_from(&from.declared.services),
+        Setting::Port => to.declared.ports.clone_from(&from.declared.ports),
+        Setting::Content => to.declared.connections.clone_from(&from.declared.connections),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::Permission;
+    use crate::image::declared::{Connection, Declared, Layout, LayoutKind, Port, Service};
+    use crate::image::{Digest, Permission};
 
     fn image() -> Config {
         Config {
@@ -252,6 +265,23 @@ mod tests {
             notify: true,
             remote: Some("r".into()),
             portal: vec!["p".into()],
+            declared: Declared {
+                layouts: vec![Layout {
+                    target: b"/t".to_vec(),
+                    kind: LayoutKind::Tmpfs,
+                    source: Vec::new(),
+                    replace: false,
+                }],
+                services: vec![Service { name: "s".into(), words: vec![b"/s".to_vec()], enabled: true }],
+                ports: vec![Port { host: 80, guest: 81, udp: true }],
+                connections: vec![Connection {
+                    plug: "p".into(),
+                    file: b"/f".to_vec(),
+                    slot: None,
+                    identity: Digest([1; 32]),
+                }],
+                ..Declared::default()
+            },
             ..Config::default()
         };
         let mut all = Own::default();

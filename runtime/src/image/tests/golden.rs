@@ -56,7 +56,8 @@ fn config_bodies() {
         unpacked: 300,
     }];
     let body = body::encode(&config).unwrap();
-    let (first, second) = body.split_at(body.len() - 11);
+    let (before, declared) = body.split_at(body.len() - DECLARED_LEN);
+    let (first, second) = before.split_at(before.len() - STARTUP_LEN);
     assert_eq!(
         hex(first),
         concat!(
@@ -68,8 +69,23 @@ fn config_bodies() {
         )
     );
     assert_eq!(hex(second), "01096c69622f6c642e736f");
-    assert_eq!(body::decode(2, &body).unwrap(), config);
-    // An image of version 1 is read; the next change of it writes version 2.
+    assert_eq!(
+        hex(declared),
+        concat!(
+            "010d2f6574632f666f6f2e636f6e6602162446494d5f444154412f6574632f666f6f2e636f6e66010103666f6f01082f",
+            "62696e2f666f6f010377656201082f62696e2f7765620101fb901f5001010201092f62696e2f686f6f6b01046c696273",
+            "066c6962732d3001112446494d5f524f4f545f4449522f6c696201092446494d5f444154410101046c696273066c6962",
+            "732d30092f6f70742f6c696273010e6c6962732e666c6174696d61676501030303030303030303030303030303030303",
+            "03030303030303030303030303030103312e320101046c696273022f7001046c69627304040404040404040404040404",
+            "040404040404040404040404040404040404040103322e30010505050505050505050505050505050505050505050505",
+            "050505050505050505060606060606060606060606060606060606060606060606060606060606060606060606060606",
+            "06060606060606060606060606060606060606060606060606",
+        )
+    );
+    assert_eq!(body::decode(3, &body).unwrap(), config);
+    // An image of an older version is read; the next change of it writes the newest.
+    config.declared = Declared::default();
+    assert_eq!(body::decode(2, before).unwrap(), config);
     config.startup.clear();
     assert_eq!(body::decode(1, first).unwrap(), config);
 }
@@ -113,7 +129,7 @@ fn whole_image_is_reproducible() {
     let bytes = bytes_of(&one);
     assert_eq!(bytes, bytes_of(&two));
     assert_eq!(&bytes[8..11], b"FI\x01");
-    assert_eq!(Digest::of(&bytes).to_string(), "2f0a653a5d55e0fbfd9c14d53b795d7e5f9b6e5bb5bd49138413172c9d15ecb5");
+    assert_eq!(Digest::of(&bytes).to_string(), "ee4ba893e64a85f54e65fe7f94b17135a5bd74d8e8210b5b1157afb8f22f27e1");
 }
 
 #[test]

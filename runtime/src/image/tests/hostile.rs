@@ -159,7 +159,7 @@ fn newer_versions_ask_for_a_newer_program() {
     let mut bytes = bytes.clone();
     with_body(&mut bytes, &contents, CONFIG_VERSION + 1, b"what a newer fim wrote");
     let error = read_format(bytes).unwrap_err();
-    assert!(matches!(error, FormatError::NewerConfig { slot: SlotName::A, version: 3, known: 2 }));
+    assert!(matches!(error, FormatError::NewerConfig { slot: SlotName::A, version: 4, known: 3 }));
 }
 
 #[test]

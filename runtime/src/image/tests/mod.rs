@@ -10,6 +10,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::declared::{
+    Alias, Connection, Declared, Hook, HookKind, Layout, LayoutKind, Plug, Port, Publisher, Service, Slot,
+};
 use super::*;
 
 /// A program of 200 bytes: header, one program header that maps all of it, and filling.
@@ -34,6 +37,10 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
 
 pub const FACTS: LayerFacts = LayerFacts { kind: LayerKind::Squashfs, inodes: 3, unpacked: 99_999 };
 
+/// Bytes at the end of [`config`] that version 2 and version 3 added.
+pub const STARTUP_LEN: usize = 11;
+pub const DECLARED_LEN: usize = 361;
+
 /// A config that uses every field.
 pub fn config() -> Config {
     Config {
@@ -51,6 +58,42 @@ pub fn config() -> Config {
         icon: Some(Icon { extension: "png".to_owned(), layer: 1 }),
         portal: vec!["xdg-open".to_owned()],
         startup: vec![b"lib/ld.so".to_vec()],
+        declared: Declared {
+            layouts: vec![Layout {
+                target: b"/etc/foo.conf".to_vec(),
+                kind: LayoutKind::BindFile,
+                source: b"$FIM_DATA/etc/foo.conf".to_vec(),
+                replace: true,
+            }],
+            aliases: vec![Alias { name: "foo".to_owned(), words: vec![b"/bin/foo".to_vec()] }],
+            services: vec![Service { name: "web".to_owned(), words: vec![b"/bin/web".to_vec()], enabled: true }],
+            ports: vec![Port { host: 8080, guest: 80, udp: true }],
+            hooks: vec![Hook { kind: HookKind::Remove, words: vec![b"/bin/hook".to_vec()] }],
+            slots: vec![Slot {
+                name: "libs".to_owned(),
+                content: "libs-0".to_owned(),
+                read: vec![b"$FIM_ROOT_DIR/lib".to_vec()],
+                write: vec![b"$FIM_DATA".to_vec()],
+                source: true,
+            }],
+            plugs: vec![Plug {
+                name: "libs".to_owned(),
+                content: "libs-0".to_owned(),
+                target: b"/opt/libs".to_vec(),
+                provider: Some(b"libs.flatimage".to_vec()),
+                digest: Some(Digest([3; 32])),
+                least: Some("1.2".to_owned()),
+                optional: true,
+            }],
+            connections: vec![Connection {
+                plug: "libs".to_owned(),
+                file: b"/p".to_vec(),
+                slot: Some("libs".to_owned()),
+                identity: Digest([4; 32]),
+            }],
+            version: Some("2.0".to_owned()),
+            publisher: Some(Publisher { key: [5; 32], signature: [6; 64] }),
+        },
         layers: Vec::new(),
     }
 }

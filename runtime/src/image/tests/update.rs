@@ -36,7 +36,7 @@ fn an_image_of_an_older_config_version_is_read_and_upgraded_by_the_next_change()
     let contents = read(&bytes_of(&path)).unwrap().unwrap();
     let newest = body::encode(&contents.config).unwrap();
     // Version 1 ends before the start-up set.
-    let body = &newest[..newest.len() - 11];
+    let body = &newest[..newest.len() - DECLARED_LEN - STARTUP_LEN];
     let slot = slot::encode(contents.generation, 1, body, 4096).unwrap();
     let file = File::options().write(true).open(&path).unwrap();
     for offset in contents.superblock.slots {
@@ -49,7 +49,7 @@ fn an_image_of_an_older_config_version_is_read_and_upgraded_by_the_next_change()
     let new = open(&path);
     assert_eq!((new.config.name.as_str(), new.generation), ("new", old.generation + 1));
     assert_eq!(new.config, Config { name: "new".to_owned(), ..old.config });
-    // Slot B has version 2, slot A still version 1: both can be read.
+    // Slot B has the newest version, slot A still version 1: both can be read.
     let versions = contents.superblock.slots.map(|offset| bytes_of(&path)[offset as usize + 20]);
     assert_eq!(versions, [1, CONFIG_VERSION as u8]);
 }

@@ -4,11 +4,14 @@
 //! and what it yields is upgraded to [`Config`]. Enumerations are written as numbers given here, so that
 //! reordering a Rust type cannot change the format.
 
+mod declared;
+
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bincode::{Decode, Encode};
 
 use super::chunk_tree::ChunkTree;
 use super::config::{Bind, BindKind, Boot, Config, Icon, NamedSet, OverlayKind};
+use super::declared::Declared;
 use super::layer::{Digest, LayerEntry, LayerKind};
 
 /// Most bytes a decoder may claim in memory for a body of up to [`SMALL_BODY`] bytes, and for a longer one:
@@ -26,7 +29,7 @@ const fn wire<const N: usize>() -> Configuration<LittleEndian, Varint, Limit<N>>
 /// # Errors
 /// A text, when a number cannot be represented.
 pub fn encode(config: &Config) -> Result<Vec<u8>, String> {
-    bincode::encode_to_vec(ConfigV2::from(config), bincode::config::standard()).map_err(|error| error.to_string())
+    bincode::encode_to_vec(ConfigV3::from(config), bincode::config::standard()).map_err(|error| error.to_string())
 }
 
 /// Decodes a body of the given version and upgrades it.
@@ -37,6 +40,7 @@ pub fn decode(version: u32, body: &[u8]) -> Result<Config, String> {
     match version {
         1 => decode_as::<ConfigV1>(body)?.try_into().map_err(str::to_owned),
         2 => decode_as::<ConfigV2>(body)?.try_into().map_err(str::to_owned),
+        3 => decode_as::<ConfigV3>(body)?.try_into().map_err(str::to_owned),
         _ => Err(format!("config version {version} never existed")),
     }
 }
@@ -77,6 +81,13 @@ struct ConfigV1 {
 struct ConfigV2 {
     before: ConfigV1,
     startup: Vec<Vec<u8>>,
+}
+
+/// Version 2 and what came after it.
+#[derive(Encode, Decode)]
+struct ConfigV3 {
+    before: ConfigV2,
+    declared: declared::DeclaredV3,
 }
 
 #[derive(Encode, Decode)]
@@ -162,6 +173,7 @@ impl TryFrom<ConfigV1> for Config {
             icon: wire.icon.map(|i| Icon { extension: i.extension, layer: i.layer }),
             portal: wire.portal,
             startup: Vec::new(),
+            declared: Declared::default(),
             layers: wire.layers.into_iter().map(LayerEntry::try_from).collect::<Result<_, _>>()?,
         })
     }
@@ -178,6 +190,20 @@ impl TryFrom<ConfigV2> for Config {
 
     fn try_from(wire: ConfigV2) -> Result<Self, Self::Error> {
         Ok(Self { startup: wire.startup, ..wire.before.try_into()? })
+    }
+}
+
+impl From<&Config> for ConfigV3 {
+    fn from(config: &Config) -> Self {
+        Self { before: config.into(), declared: (&config.declared).into() }
+    }
+}
+
+impl TryFrom<ConfigV3> for Config {
+    type Error = &'static str;
+
+    fn try_from(wire: ConfigV3) -> Result<Self, Self::Error> {
+        Ok(Self { declared: wire.declared.try_into()?, ..wire.before.try_into()? })
     }
 }
 
