@@ -8,7 +8,9 @@
 
 pub mod command;
 pub mod debian;
+mod initramfs;
 pub mod layers;
+pub mod machine;
 pub mod owners;
 pub mod process;
 pub mod terminal;
