@@ -17,6 +17,7 @@ mod key;
 pub mod launch;
 mod layer;
 pub mod oci;
+mod port;
 pub mod portal;
 mod progress;
 pub mod settings;
@@ -39,6 +40,8 @@ pub struct Roles {
     pub guest: fn(&runtime::instance::Start) -> i32,
     /// The host daemon of a session.
     pub host: fn(runtime::host::Start) -> i32,
+    /// The proxy of an instance's published ports.
+    pub ports: fn(runtime::ports::Start) -> i32,
 }
 
 /// What a failing command prints; the exit code is 125.

@@ -14,8 +14,9 @@ use runtime::host;
 use runtime::image::OverlayKind;
 use runtime::mount_server;
 use runtime::portal;
+use runtime::session::claims::Claims;
 use runtime::session::record::Record;
-use runtime::session::registry::{Instance, Kind, Registry};
+use runtime::session::registry::{Instance, Kind, New, Registry};
 use runtime::session::{directory, lock, pipe};
 use runtime::sys::{memfd, process};
 use runtime::wire::Ring;
@@ -297,9 +298,16 @@ impl Joined {
     ///
     /// # Errors
     /// When the registry cannot be written.
-    pub fn register(&self, plan: &LaunchPlan) -> Result<Instance, Failure> {
-        let registry = Registry::new(&self.directory);
-        Ok(registry.register(&self.starting, plan.kind, plan.now, plan.words.clone(), &plan.portal)?)
+    pub fn register(&self, plan: &LaunchPlan, claims: Option<&Claims>) -> Result<Instance, Failure> {
+        let new = New {
+            kind: plan.kind,
+            since: plan.now,
+            command: &plan.words,
+            service: plan.service.as_deref(),
+            portal: &plan.portal,
+            claims,
+        };
+        Ok(Registry::new(&self.directory).register(&self.starting, new)?)
     }
 
     /// Has the host daemon watch this instance. The first start begins the daemon, and so does one that finds it

@@ -2,6 +2,7 @@
 
 mod key;
 mod layers;
+mod services;
 mod settings;
 
 use std::ffi::{OsStr, OsString};
@@ -103,6 +104,7 @@ pub const COMMANDS: &[Spec] = &[
     settings::NOTIFY,
     settings::CASEFOLD,
     settings::REMOTE,
+    services::PORT,
     layers::LAYER,
     layers::OCI,
     layers::DATA,
