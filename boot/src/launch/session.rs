@@ -27,6 +27,7 @@ use super::data::Data;
 use super::detach::{Detached, Report};
 use super::exclusive;
 use super::facts::Facts;
+use super::former;
 use super::plan::LaunchPlan;
 use super::rung::{self, Rung};
 use super::stacking::Stacking;
@@ -128,6 +129,9 @@ pub fn enter(
                 }
                 if careful && place.throw_away.is_none() && base::is_other(data, &invocation.image.config)? {
                     return Ok(Entered::OtherBase);
+                }
+                if place.throw_away.is_none() {
+                    former::remember(invocation, &facts.caller, invocation.installation.key.as_ref(), data);
                 }
                 // Goes last when this fails, so that a signal finds everything cleaned up.
                 let mut interrupt = None;
