@@ -65,7 +65,8 @@ pub fn run(roles: Roles, build: version::Build) -> i32 {
 /// Prints one line for the user on stderr. A closed stderr is the user's choice.
 pub fn report(text: &dyn Display) {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "fim: {text}");
+    // By one system call: others write there, too.
+    let _ = std::io::stderr().write_all(format!("fim: {text}\n").as_bytes());
 }
 
 /// An error that is just a message.
