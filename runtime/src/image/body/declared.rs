@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 
 use crate::image::declared::{
-    Alias, Connection, Declared, Hook, HookKind, Layout, LayoutKind, Plug, Port, Publisher, Service, Slot,
+    Alias, Connection, Declared, Hook, HookKind, Identity, Layout, LayoutKind, Plug, Port, Publisher, Service, Slot,
 };
 use crate::image::{Digest, NamedBit};
 
@@ -79,8 +79,10 @@ struct PlugV3 {
 struct ConnectionV3 {
     plug: String,
     file: Vec<u8>,
-    slot: Option<String>,
-    identity: [u8; 32],
+    slot: String,
+    image: [u8; 16],
+    layers: [u8; 32],
+    shared: [u8; 32],
 }
 
 #[derive(Encode, Decode)]
@@ -117,7 +119,9 @@ impl From<&Declared> for DeclaredV3 {
             plug: connection.plug.clone(),
             file: connection.file.clone(),
             slot: connection.slot.clone(),
-            identity: connection.identity.0,
+            image: connection.identity.image,
+            layers: connection.identity.layers.0,
+            shared: connection.identity.slot.0,
         };
         let service = |service: &Service| ServiceV3 {
             name: service.name.clone(),
@@ -190,7 +194,7 @@ impl TryFrom<DeclaredV3> for Declared {
             plug: wire.plug,
             file: wire.file,
             slot: wire.slot,
-            identity: Digest(wire.identity),
+            identity: Identity { image: wire.image, layers: Digest(wire.layers), slot: Digest(wire.shared) },
         };
         Ok(Self {
             layouts: wire.layouts.into_iter().map(layout).collect::<Result<_, _>>()?,
