@@ -10,6 +10,7 @@
 //! ```
 
 mod key;
+pub mod places;
 pub mod revision;
 mod settings;
 
