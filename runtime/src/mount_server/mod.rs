@@ -454,6 +454,7 @@ fn serve_image(
     let options = fuse::mount_data(device.as_raw_fd(), 0, 0);
     mount(Some("fim"), directory, Some("fuse.fim"), flags, Some(options.as_str()))
         .map_err(diagnose::mount("mount", "the layers (FUSE)"))?;
+    let merged = if merged { vec![archives.len()] } else { Vec::new() };
     let options = fuse::Options { merged, ..serving(request) };
     fuse::serve(device, archives, &options).map_err(io_error("serve", "the layers"))
 }
