@@ -4,6 +4,7 @@
 pub mod base;
 pub mod cache;
 pub mod commit;
+pub mod content;
 pub mod control;
 pub mod copy;
 pub mod emulation;

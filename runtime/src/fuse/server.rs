@@ -82,7 +82,14 @@ pub struct Options {
 impl Default for Options {
     /// Real owners, one thread for each processor, 64 MiB of cache, read-ahead, no record.
     fn default() -> Self {
-        Self { owners: Owners::Real, threads: 0, cache_bytes: 64 << 20, read_ahead: true, merged: Vec::new(), record: false }
+        Self {
+            owners: Owners::Real,
+            threads: 0,
+            cache_bytes: 64 << 20,
+            read_ahead: true,
+            merged: Vec::new(),
+            record: false,
+        }
     }
 }
 
