@@ -185,6 +185,8 @@ pub struct Identity {
 pub struct Publisher {
     /// Ed25519 public key.
     pub key: [u8; 32],
+    /// Digest of the program that the image began with when it was signed.
+    pub program: Digest,
     /// Ed25519 signature by it.
     pub signature: [u8; 64],
 }

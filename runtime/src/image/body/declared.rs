@@ -88,6 +88,7 @@ struct ConnectionV3 {
 #[derive(Encode, Decode)]
 struct PublisherV3 {
     key: [u8; 32],
+    program: [u8; 32],
     signature: [u8; 64],
 }
 
@@ -150,9 +151,11 @@ impl From<&Declared> for DeclaredV3 {
             plugs: declared.plugs.iter().map(plug).collect(),
             connections: declared.connections.iter().map(connection).collect(),
             version: declared.version.clone(),
-            publisher: declared
-                .publisher
-                .map(|publisher| PublisherV3 { key: publisher.key, signature: publisher.signature }),
+            publisher: declared.publisher.map(|publisher| PublisherV3 {
+                key: publisher.key,
+                program: publisher.program.0,
+                signature: publisher.signature,
+            }),
         }
     }
 }
@@ -214,7 +217,11 @@ impl TryFrom<DeclaredV3> for Declared {
             plugs: wire.plugs.into_iter().map(plug).collect(),
             connections: wire.connections.into_iter().map(connection).collect(),
             version: wire.version,
-            publisher: wire.publisher.map(|publisher| Publisher { key: publisher.key, signature: publisher.signature }),
+            publisher: wire.publisher.map(|publisher| Publisher {
+                key: publisher.key,
+                program: Digest(publisher.program),
+                signature: publisher.signature,
+            }),
         })
     }
 }

@@ -39,7 +39,7 @@ pub const FACTS: LayerFacts = LayerFacts { kind: LayerKind::Squashfs, inodes: 3,
 
 /// Bytes at the end of [`config`] that version 2 and version 3 added.
 pub const STARTUP_LEN: usize = 11;
-pub const DECLARED_LEN: usize = 408;
+pub const DECLARED_LEN: usize = 440;
 
 /// A config that uses every field.
 pub fn config() -> Config {
@@ -92,7 +92,7 @@ pub fn config() -> Config {
                 identity: Identity { image: [9; 16], layers: Digest([4; 32]), slot: Digest([7; 32]) },
             }],
             version: Some("2.0".to_owned()),
-            publisher: Some(Publisher { key: [5; 32], signature: [6; 64] }),
+            publisher: Some(Publisher { key: [5; 32], program: Digest([7; 32]), signature: [6; 64] }),
         },
         layers: Vec::new(),
     }
