@@ -90,6 +90,7 @@ pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i
         "casefold" => settings::switch::casefold(invocation, rest),
         "remote" => settings::remote::run(invocation, rest),
         "doctor" => crate::doctor::run(invocation, rest),
+        "content" => crate::content::run(invocation, rest),
         "layer" => crate::layer::run(invocation, rest),
         "oci" => crate::oci::run(invocation, rest, build),
         "data" => crate::data::run(invocation, rest),

@@ -29,7 +29,7 @@ use super::facts::Facts;
 use super::plan::LaunchPlan;
 use super::rung::{self, Rung};
 use super::stacking::Stacking;
-use crate::{Failure, Invocation, Message, Roles, stack};
+use crate::{Failure, Invocation, Message, Roles, content, stack};
 
 /// A session that this start is going to be part of, with the start lock held.
 #[derive(Debug)]
@@ -134,6 +134,8 @@ pub fn enter(
                 let fresh = Some(Fresh(Registry::new(&directory)));
                 let caller = &facts.caller;
                 let (external, shape) = external()?;
+                let (plugs, producers) =
+                    content::serve(&facts.content, place.home.as_deref(), place.throw_away.is_none())?;
                 let beginning = Beginning {
                     invocation,
                     data,
@@ -145,6 +147,8 @@ pub fn enter(
                     shape,
                     startup: &plan.startup,
                     throw_away: place.throw_away.as_ref().map(|(session, _)| session.clone()),
+                    plugs,
+                    producers,
                 };
                 let (server, server_state, pid) = beginning.begin(held, &mut interrupt)?;
                 let (data, children) = (data.to_owned(), vec![pid]);
