@@ -6,6 +6,7 @@ mod agreement;
 pub mod build;
 mod cache;
 pub mod cli;
+mod content;
 mod data;
 pub mod doctor;
 mod draft;
@@ -20,6 +21,7 @@ pub mod oci;
 mod port;
 pub mod portal;
 mod progress;
+mod publisher;
 pub mod settings;
 mod stack;
 pub mod stage;
@@ -114,11 +116,19 @@ impl Invocation {
     /// # Errors
     /// When there is no image that can be used.
     pub fn of(path: &std::path::Path) -> Result<Self, Failure> {
+        Self::through(path, Asked::default())
+    }
+
+    /// As [`Invocation::of`], of the installation that is asked for.
+    ///
+    /// # Errors
+    /// When there is no image that can be used, or the installation cannot be told.
+    fn through(path: &std::path::Path, asked: Asked<'_>) -> Result<Self, Failure> {
         let image = inspect::open(path)?;
         let path = std::fs::canonicalize(path)
             .map_err(|error| Message::boxed(format!("cannot find {}: {error}", path.display())))?;
         let name = path.clone().into_os_string();
-        let installation = Installation::choose(&path, Asked::default())?;
+        let installation = Installation::choose(&path, asked)?;
         let (args, closed) = (Vec::new(), [false; 3]);
         Ok(Self { image, path, args, name, closed, installation, inherited: None, sealed: false })
     }

@@ -47,7 +47,7 @@ use runtime::sys::{descriptor, title};
 use session::Entered;
 
 use crate::version::Build;
-use crate::{Failure, Invocation, Message, Roles};
+use crate::{Failure, Invocation, Message, Roles, content};
 
 /// What to run, as the command line asks for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl Program {
 pub fn run(invocation: &Invocation, program: &Program, roles: Roles, build: Build) -> Result<i32, Failure> {
     // 1. Look at the host once; decide everything from that, the image and the command line. A detached start goes on
     //    in a daemon, of which this process only hears how it went.
-    let facts = facts::gather(invocation)?;
+    let facts = look(invocation)?;
     if program.detached && is_ephemeral(program, &facts) {
         return Err(Message::boxed(
             "--detach cannot be combined with --ephemeral (or FIM_EPHEMERAL=1): no later command could find the instance; \
@@ -129,6 +129,13 @@ pub fn run(invocation: &Invocation, program: &Program, roles: Roles, build: Buil
         };
     }
     instance(invocation, program, &facts, roles, build, None)
+}
+
+/// The host as a start needs to know it.
+fn look(invocation: &Invocation) -> Result<facts::Facts, Failure> {
+    let mut facts = facts::gather(invocation)?;
+    facts.content = content::resolve(invocation, &facts)?;
+    Ok(facts)
 }
 
 /// Whether what the program writes is thrown away.
@@ -162,7 +169,7 @@ fn instance(
             // The next attempt makes its own.
             drop(data);
             let invocation = invocation.read_again()?;
-            return instance(&invocation, program, &facts::gather(&invocation)?, roles, build, report);
+            return instance(&invocation, program, &look(&invocation)?, roles, build, report);
         }
         Entered::OtherBase => {
             base::decide(invocation, facts, report.is_none(), &data.directory)?;
@@ -178,6 +185,8 @@ fn instance(
         revision::settle(&data.directory, &facts.revision, &joined.rung, &facts.caller)?;
         revision::steps(&data.directory, &plan.revision)
     };
+    let content = content::steps(&facts.content, &joined.directory, &plan.revision);
+    let files = files.into_iter().chain(content).collect();
     // 4. Be an instance: take the next ID, and the ports of the host that are published.
     let claimed = ports::claim(invocation, &plan, &joined)?;
     let instance = joined.register(&plan, claimed.as_ref().map(ports::Claimed::claims))?;
@@ -232,7 +241,7 @@ struct Guest<'a> {
     id: u64,
     roles: Roles,
     filter: Option<&'a bus::Filter>,
-    /// What puts the files of the installation in place.
+    /// What puts the files of the installation in place, and what its plugs get.
     files: Vec<Step>,
 }
 

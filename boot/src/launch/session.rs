@@ -31,7 +31,7 @@ use super::former;
 use super::plan::LaunchPlan;
 use super::rung::{self, Rung};
 use super::stacking::Stacking;
-use crate::{Failure, Invocation, Message, Roles, stack};
+use crate::{Failure, Invocation, Message, Roles, content, stack};
 
 /// A session that this start is going to be part of, with the start lock held.
 #[derive(Debug)]
@@ -139,6 +139,8 @@ pub fn enter(
                 let fresh = Some(Fresh(Registry::new(&directory)));
                 let caller = &facts.caller;
                 let (external, shape) = external()?;
+                let (plugs, producers) =
+                    content::serve(&facts.content, place.home.as_deref(), place.throw_away.is_none())?;
                 let beginning = Beginning {
                     invocation,
                     data,
@@ -150,6 +152,8 @@ pub fn enter(
                     shape,
                     startup: &plan.startup,
                     throw_away: place.throw_away.as_ref().map(|(session, _)| session.clone()),
+                    plugs,
+                    producers,
                 };
                 let (server, server_state, pid) = beginning.begin(held, &mut interrupt)?;
                 let (data, children) = (data.to_owned(), vec![pid]);

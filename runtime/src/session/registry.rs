@@ -276,7 +276,7 @@ impl Registry {
         for name in [index::FILE, "alive", "host.fifo", "host.log"] {
             let _ = fs::remove_file(self.session.join(name));
         }
-        for name in ["layers", "root"] {
+        for name in ["layers", "root", "content"] {
             let _ = fs::remove_dir(self.session.join(name));
         }
         let _ = fs::remove_dir(&self.session);
