@@ -155,7 +155,7 @@ fn instance(
     binds::warn_of_missing(&facts.binds);
     // 2. Find or make the writable data.
     let prepared = if is_ephemeral(program, facts) {
-        ephemeral::prepare(invocation, &facts.caller)
+        ephemeral::prepare(invocation, &facts.caller, plan.stacking.stack())
     } else {
         data::prepare(invocation, &facts.caller, plan.stacking.stack())
     };

@@ -148,6 +148,7 @@ pub fn enter(
                     caller,
                     rung: &rung,
                     external: &external,
+                    packed: place.packed.as_ref(),
                     stack: plan.stacking.stack(),
                     shape,
                     startup: &plan.startup,
