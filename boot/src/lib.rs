@@ -20,6 +20,7 @@ pub mod oci;
 mod port;
 pub mod portal;
 mod progress;
+mod service;
 pub mod settings;
 mod stack;
 pub mod stage;

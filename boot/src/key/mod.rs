@@ -10,6 +10,7 @@ use std::ffi::OsString;
 
 use runtime::installation::Key;
 
+pub(crate) use list::configurations;
 pub(crate) use select::{choose, redirect, settle};
 
 use crate::cli::help;

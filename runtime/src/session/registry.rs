@@ -109,7 +109,7 @@ impl Instance {
     /// Whether the process of this record still runs.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        process::start_time(self.pid) == Some(self.started)
+        process::running_since(self.pid) == Some(self.started)
     }
 }
 

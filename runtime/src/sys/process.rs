@@ -180,12 +180,23 @@ pub(super) fn read_stat(process: impl std::fmt::Display, buffer: &mut [u8; STAT_
 /// it names one process for ever.
 #[must_use]
 pub fn start_time(pid: Pid) -> Option<u64> {
+    state_and_start(pid).map(|(_, start)| start)
+}
+
+/// As [`start_time`], of a process that has not ended: one that only waits to be collected by its parent has.
+#[must_use]
+pub fn running_since(pid: Pid) -> Option<u64> {
+    state_and_start(pid).filter(|(state, _)| !matches!(state, b'Z' | b'X')).map(|(_, start)| start)
+}
+
+fn state_and_start(pid: Pid) -> Option<(u8, u64)> {
     let mut buffer = [0; STAT_LIMIT];
     let stat = read_stat(pid, &mut buffer).ok()?;
     // The command name stands in parentheses and may hold anything; fields are counted from the last ')'.
     let rest = &stat[stat.iter().rposition(|&byte| byte == b')')? + 1..];
-    let field = rest.split(|&byte| byte == b' ').filter(|field| !field.is_empty()).nth(19)?;
-    std::str::from_utf8(field).ok()?.parse().ok()
+    let mut fields = rest.split(|&byte| byte == b' ').filter(|field| !field.is_empty());
+    let state = *fields.next()?.first()?;
+    Some((state, std::str::from_utf8(fields.nth(18)?).ok()?.parse().ok()?))
 }
 
 /// The children of a process, as far as its only or main thread has made them (proc_pid_children(5)).

@@ -105,6 +105,7 @@ pub const COMMANDS: &[Spec] = &[
     settings::CASEFOLD,
     settings::REMOTE,
     services::PORT,
+    services::SERVICE,
     layers::LAYER,
     layers::OCI,
     layers::DATA,
