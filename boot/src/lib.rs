@@ -22,6 +22,7 @@ mod port;
 pub mod portal;
 mod progress;
 mod publisher;
+mod service;
 pub mod settings;
 mod stack;
 pub mod stage;

@@ -9,6 +9,7 @@ use runtime::emulation::ledger;
 use runtime::installation::belongs_to;
 use runtime::installation::revision::Revision;
 use runtime::installation::{IMAGE, Key, link_name};
+use runtime::session::service::SERVICES;
 
 use super::keys::{self, Idle, Keys, Link, no_such};
 use crate::launch::facts::{self, Caller};
@@ -17,7 +18,8 @@ use crate::{Failure, Invocation, Message, cli, report};
 
 /// What of a data directory is a session's, or the data of others. Owners that are remembered go by objects, and are taken
 /// over with them.
-const LEFT_OUT: [&str; 9] = [
+const LEFT_OUT: [&str; 10] = [
+    SERVICES,
     "work",
     "start.lock",
     "session.lock",

@@ -108,6 +108,7 @@ pub const COMMANDS: &[Spec] = &[
     settings::REMOTE,
     services::PORT,
     content::CONTENT,
+    services::SERVICE,
     layers::LAYER,
     layers::OCI,
     layers::DATA,
