@@ -19,6 +19,7 @@ mod layer;
 pub mod oci;
 pub mod portal;
 mod progress;
+mod publisher;
 pub mod settings;
 mod stack;
 pub mod stage;

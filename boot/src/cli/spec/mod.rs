@@ -2,6 +2,7 @@
 
 mod key;
 mod layers;
+mod publisher;
 mod settings;
 
 use std::ffi::{OsStr, OsString};
@@ -106,6 +107,8 @@ pub const COMMANDS: &[Spec] = &[
     layers::LAYER,
     layers::OCI,
     layers::DATA,
+    publisher::KEY_PAIR,
+    publisher::SIGN,
     Spec {
         name: "instance",
         summary: "Manage running instances",
