@@ -10,6 +10,8 @@ mod data;
 pub mod doctor;
 mod draft;
 pub mod extract;
+mod fetch;
+mod host_program;
 pub mod inspect;
 pub mod instance;
 mod interrupt;
