@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod agreement;
+mod alias;
 pub mod build;
 mod cache;
 pub mod cli;
@@ -19,6 +20,7 @@ mod key;
 pub mod launch;
 mod layer;
 pub mod oci;
+mod percent;
 pub mod portal;
 mod progress;
 mod publisher;

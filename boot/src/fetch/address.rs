@@ -1,9 +1,10 @@
 //! Where a file lies that is fetched: the remote URL of the image, and a path below it.
 
 use std::ffi::OsString;
-use std::fmt::Write;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+
+use crate::percent::{escape, unescape};
 
 /// The address of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +44,7 @@ impl Address {
                 if !directory.starts_with('/') && remote != "file:///" {
                     return Err(bad());
                 }
-                let mut file = unescaped(directory).ok_or_else(bad)?;
+                let mut file = unescape(directory.as_bytes()).filter(|path| !path.contains(&0)).ok_or_else(bad)?;
                 for part in parts {
                     file.push(b'/');
                     file.extend_from_slice(part);
@@ -59,7 +60,7 @@ impl Address {
                 let mut url = format!("{scheme}://{rest}");
                 for part in parts {
                     url.push('/');
-                    part.iter().for_each(|byte| escape(*byte, &mut url));
+                    url.push_str(&escape(part, KEPT));
                 }
                 Ok(Self::Web(url))
             }
@@ -77,27 +78,8 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// Adds a byte of a path to a URL (RFC 3986, section 2).
-fn escape(byte: u8, url: &mut String) {
-    if byte.is_ascii_alphanumeric() || b"-._~+,=@:".contains(&byte) {
-        url.push(byte.into());
-    } else {
-        // Writing to a String cannot fail.
-        let _ = write!(url, "%{byte:02X}");
-    }
-}
-
-/// The bytes of a path in a URL; `None` when an escape is none.
-fn unescaped(text: &str) -> Option<Vec<u8>> {
-    let mut parts = text.as_bytes().split(|byte| *byte == b'%');
-    let mut bytes = parts.next().unwrap_or_default().to_vec();
-    for part in parts {
-        let digits = std::str::from_utf8(part.get(..2)?).ok().filter(|digits| !digits.contains('+'))?;
-        bytes.push(u8::from_str_radix(digits, 16).ok().filter(|byte| *byte != 0)?);
-        bytes.extend_from_slice(&part[2..]);
-    }
-    Some(bytes)
-}
+/// What stays as it is in the path of a URL (RFC 3986, section 3.3).
+const KEPT: &[u8] = b"-._~+,=@:";
 
 #[cfg(test)]
 mod tests {
