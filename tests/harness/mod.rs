@@ -8,6 +8,7 @@
 
 pub mod command;
 pub mod debian;
+pub mod http;
 pub mod layers;
 pub mod owners;
 pub mod process;
