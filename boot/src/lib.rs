@@ -16,6 +16,7 @@ mod interrupt;
 mod key;
 pub mod launch;
 mod layer;
+mod layout;
 pub mod oci;
 pub mod portal;
 mod progress;

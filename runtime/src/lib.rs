@@ -26,6 +26,7 @@ pub mod portal;
 pub mod probe;
 pub mod progress;
 pub mod request;
+pub mod root;
 pub mod sandbox;
 pub mod session;
 pub mod source;

@@ -2,6 +2,7 @@
 
 mod key;
 mod layers;
+mod layout;
 mod settings;
 
 use std::ffi::{OsStr, OsString};
@@ -97,6 +98,7 @@ pub const COMMANDS: &[Spec] = &[
     settings::PERMS,
     settings::ENV,
     settings::BIND,
+    layout::LAYOUT,
     settings::BOOT,
     settings::UNSHARE,
     settings::OVERLAY,
@@ -296,7 +298,7 @@ pub fn find(word: &OsStr) -> Option<&'static Spec> {
 }
 
 /// Operations of the commands in `settings` that read only.
-const READING: [&str; 3] = ["list", "show", "explain"];
+const READING: [&str; 4] = ["list", "show", "explain", "check"];
 
 /// Whether a command with these words after it runs something or changes the image.
 #[must_use]
