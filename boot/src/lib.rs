@@ -20,6 +20,7 @@ mod interrupt;
 mod key;
 pub mod launch;
 mod layer;
+mod layout;
 pub mod oci;
 mod percent;
 mod port;

@@ -86,6 +86,7 @@ pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i
         "perms" => settings::sets::perms(invocation, rest),
         "env" => settings::env::run(invocation, rest),
         "bind" => settings::bind::run(invocation, rest),
+        "layout" => crate::layout::run(invocation, rest),
         "boot" => settings::boot::run(invocation, rest),
         "unshare" => settings::sets::unshare(invocation, rest),
         "overlay" => settings::overlay::run(invocation, rest),

@@ -4,6 +4,7 @@ mod alias;
 mod content;
 mod key;
 mod layers;
+mod layout;
 mod publisher;
 mod services;
 mod settings;
@@ -102,6 +103,7 @@ pub const COMMANDS: &[Spec] = &[
     settings::PERMS,
     settings::ENV,
     settings::BIND,
+    layout::LAYOUT,
     settings::BOOT,
     settings::UNSHARE,
     settings::OVERLAY,
@@ -306,7 +308,7 @@ pub fn find(word: &OsStr) -> Option<&'static Spec> {
 }
 
 /// Operations of the commands in `settings` that read only.
-const READING: [&str; 4] = ["list", "show", "explain", "connections"];
+const READING: [&str; 5] = ["list", "show", "explain", "connections", "check"];
 
 /// Whether a command with these words after it runs something or changes the image.
 #[must_use]
