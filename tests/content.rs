@@ -3,61 +3,9 @@
 mod harness;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 
-use harness::{FIM, Running, TestCommand, World, world};
-
-/// An image at `name` in the world, of a tree with these files, which prints their own names where they are programs.
-fn image(world: &World, name: &str, files: &[(&str, &str)], options: &[&str]) -> PathBuf {
-    let tree = world.path(format!("{name}.tree"));
-    fs::create_dir_all(&tree).unwrap();
-    for (file, content) in files {
-        let path = tree.join(file);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, content).unwrap();
-        if content.starts_with("#!") {
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        }
-    }
-    let image = world.path(name);
-    world::build(&tree, &image, &[&["--boot", "none"], options].concat()).succeeds().quietly();
-    image
-}
-
-/// A command on another image of the world.
-fn on(world: &World, image: impl AsRef<Path>, args: &[&str]) -> TestCommand {
-    world.equip(TestCommand::new(world.path(image))).args(args)
-}
-
-/// `fim-content` of the world's own image, the consumer.
-fn content(world: &World, args: &[&str]) -> TestCommand {
-    world.app(&["fim-content"]).args(args)
-}
-
-/// A producer that shares these paths by a slot `s` for content `c`.
-fn producer(world: &World, name: &str, files: &[(&str, &str)], slot: &[&str]) {
-    image(world, name, files, &[]);
-    on(world, name, &["fim-content", "slot", "s", "--content", "c"]).args(slot).run().succeeds().quietly();
-}
-
-/// A world whose image has the plug `p` for content `c`, with this target.
-fn consumer(target: &str, options: &[&str]) -> World {
-    let world = World::new();
-    content(&world, &["plug", "p", "--content", "c", "--target", target]).args(options).run().succeeds().quietly();
-    world
-}
-
-fn connect(world: &World, producer: &str) {
-    content(world, &["connect", "p", producer]).run().succeeds().quietly();
-}
-
-/// An instance that waits for its stdin.
-fn waiting(command: TestCommand) -> Running {
-    let mut running = command.spawn();
-    running.expect("ready");
-    running
-}
+use harness::content::{connect, consumer, content, image, on, producer, waiting};
+use harness::{FIM, Terminal, TestCommand, World, world};
 
 const HELLO: &str = "#!/bin/sh\necho hello from the producer\n";
 
@@ -118,7 +66,7 @@ fn a_default_provider_serves_what_nobody_connected() {
         "same publisher",
         "fim-content connect lib0-1604",
     ]);
-    let mut terminal = harness::Terminal::open(&world);
+    let mut terminal = Terminal::open(&world);
     terminal.enter("$IMAGE fim-exec cat /extra-libs/l; echo");
     terminal.expect("Connect the plug 'lib0-1604'");
     terminal.enter("y");
@@ -276,7 +224,7 @@ fn consent_is_bound_to_what_the_producer_was() {
         world.sh("true").fails_naming(&["is not what it was when it was connected", change]);
     }
     // On a terminal the user is asked; no is no.
-    let mut terminal = harness::Terminal::open(&world);
+    let mut terminal = Terminal::open(&world);
     terminal.enter("$IMAGE fim-exec cat /x/d/f; echo code $?");
     terminal.expect("is not what it was when it was connected");
     terminal.expect("Use it? [y/N]");
@@ -373,4 +321,162 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     on(&world, "v2.flatimage", &["fim-content", "slot", "t", "--content", "c", "--read", "$SNAP/d"]).run().succeeds();
     content(&world, &["connect", "p", "v2.flatimage"]).fails_naming(&["several slots", "s, t", "FILE:SLOT"]);
     content(&world, &["connect", "p", "v2.flatimage:t"]).run().succeeds();
+}
+
+#[test]
+fn an_image_beside_serves_when_it_has_the_same_publisher() {
+    let world = consumer("$FIM_ROOT_DIR/x", &[]);
+    let fim = |args: &[&str]| world.equip(TestCommand::new(FIM)).args(args).run().succeeds();
+    for key in ["ann", "ben"] {
+        fim(&["key-pair", key]);
+    }
+    // What else lies there does not matter.
+    fs::write(world.path("junk.flatimage"), "junk").unwrap();
+    world.host_sh("mkfifo pipe.flatimage; ln -s /dev/zero zero.flatimage; cp /bin/true program").run().succeeds();
+    producer(&world, "one.flatimage", &[("d/f", "one")], &["--read", "$FIM_ROOT_DIR/d"]);
+    producer(&world, "two.flatimage", &[("d/f", "two")], &["--read", "$FIM_ROOT_DIR/d"]);
+    let unsigned = ["one.flatimage", "two.flatimage", "could serve it, and has not the same publisher"];
+    world.sh("true").fails_naming(&unsigned);
+    // Signed by one side only, by another publisher, and at last by the same.
+    fim(&["sign", "app.flatimage", "--key", "ann"]);
+    world.sh("true").fails_naming(&unsigned);
+    fim(&["sign", "one.flatimage", "--key", "ben"]);
+    world.sh("true").fails_naming(&unsigned);
+    fim(&["sign", "two.flatimage", "--key", "ann"]);
+    assert_eq!(world.sh("cat /x/f").prints(), "two");
+    assert!(content(&world, &["connections"]).prints().ends_with("/two.flatimage:s"));
+    // A connection goes first.
+    connect(&world, "one.flatimage");
+    assert_eq!(world.sh("cat /x/f").prints(), "one");
+    content(&world, &["disconnect", "p"]).run().succeeds();
+    // Which of two is meant, the user has to say.
+    fim(&["sign", "one.flatimage", "--key", "ann"]);
+    world.sh("true").fails_naming(&["one.flatimage", "two.flatimage", "only one is taken by itself"]);
+    // A change of what the publisher has signed ends it.
+    on(&world, "one.flatimage", &["fim-content", "slot", "more", "--read", "$FIM_ROOT_DIR"]).run().succeeds();
+    assert_eq!(world.sh("cat /x/f").prints(), "two");
+}
+
+#[test]
+fn each_installation_has_connections_of_its_own() {
+    let world = consumer("$FIM_ROOT_DIR/x", &["--optional"]);
+    for name in ["one", "two", "three"] {
+        producer(&world, &format!("{name}.flatimage"), &[("d/f", name)], &["--read", "$FIM_ROOT_DIR/d"]);
+    }
+    let of = |key: &str, args: &[&str]| world.app(args).env("FIM_INSTANCE_KEY", key);
+    let seen = |key: &str| of(key, &["fim-exec", "sh", "-c", "cat /x/f 2>/dev/null || echo none"]).prints();
+    connect(&world, "one.flatimage");
+    assert_eq!((seen(""), seen("foo")), ("one".to_owned(), "none".to_owned()));
+    of("foo", &["fim-content", "connect", "p", "two.flatimage"]).run().succeeds();
+    assert_eq!((seen(""), seen("foo"), seen("bar")), ("one".to_owned(), "two".to_owned(), "none".to_owned()));
+    // What is embedded in the image is for whoever has none of its own.
+    content(&world, &["connect", "p", "three.flatimage", "--embed"]).run().succeeds();
+    assert_eq!((seen(""), seen("foo"), seen("bar")), ("one".to_owned(), "two".to_owned(), "three".to_owned()));
+    of("foo", &["fim-content", "inherit"]).run().succeeds().quietly();
+    content(&world, &["inherit"]).run().succeeds().quietly();
+    assert_eq!((seen(""), seen("foo")), ("three".to_owned(), "three".to_owned()));
+    // An own set may be empty.
+    of("foo", &["fim-content", "disconnect", "p"]).run().succeeds();
+    assert_eq!((seen(""), seen("foo")), ("three".to_owned(), "none".to_owned()));
+    content(&world, &["disconnect", "p", "--embed"]).run().succeeds();
+    assert_eq!((seen(""), seen("bar")), ("none".to_owned(), "none".to_owned()));
+    let lines = content(&world, &["connections"]).prints();
+    assert!(lines.starts_with("p:c:-:the plug 'p' (content 'c') has no producer"), "{lines}");
+}
+
+#[test]
+fn a_link_that_stands_for_a_key_shares_the_data_of_that_key() {
+    let world = consumer("$FIM_ROOT_DIR/x", &[]);
+    world::copy(world.image(), &world.path("server.flatimage"));
+    on(&world, "server.flatimage", &["fim-content", "unplug", "p"]).run().succeeds();
+    let slot = ["fim-content", "slot", "s", "--content", "c", "--write", "$FIM_COMMON/box/"];
+    on(&world, "server.flatimage", &slot).run().succeeds();
+    on(&world, "server.flatimage", &["fim-key", "add", "foo"]).run().succeeds();
+    connect(&world, "server_foo.flatimage");
+    // The data directory that is chosen for this image is not that of the producer.
+    world.sh("echo keyed > /x/f").env("FIM_DIR_DATA", world.path("elsewhere")).fails_naming(&["'p'", "no producer"]);
+    world.sh("echo keyed > /x/f").run().succeeds().quietly();
+    let read = ["fim-exec", "sh", "-c", "cat $FIM_COMMON/box/f"];
+    assert_eq!(on(&world, "server_foo.flatimage", &read).prints(), "keyed");
+    on(&world, "server.flatimage", &read).run().exits(1);
+    // With an image of the key's own, too.
+    world::copy(&world.path("server.flatimage"), &world.path("server-2.flatimage"));
+    on(&world, "server.flatimage", &["fim-key", "add", "two", "--image", "server-2.flatimage"]).run().succeeds();
+    content(&world, &["disconnect", "p"]).run().succeeds();
+    connect(&world, "server_two.flatimage");
+    world.sh("echo second > /x/f").run().succeeds().quietly();
+    assert_eq!(on(&world, "server_two.flatimage", &read).prints(), "second");
+    assert_eq!(on(&world, "server_foo.flatimage", &read).prints(), "keyed");
+}
+
+#[test]
+fn two_images_may_use_each_other() {
+    let world = consumer("$FIM_ROOT_DIR/x", &[]);
+    world::copy(world.image(), &world.path("other.flatimage"));
+    for image in ["app.flatimage", "other.flatimage"] {
+        let slot = ["fim-content", "slot", "s", "--content", "c", "--read", "$SNAP/etc", "--write", "$SNAP_COMMON"];
+        on(&world, image, &slot).run().succeeds();
+    }
+    connect(&world, "other.flatimage");
+    on(&world, "other.flatimage", &["fim-content", "connect", "p", "app.flatimage"]).run().succeeds();
+    let mut running = waiting(world.sh("echo mine > $FIM_COMMON/f; echo ready; read line; cat /x/common/g"));
+    // The plugs of the other are not followed.
+    let script = "cat /x/common/f; echo theirs > $FIM_COMMON/g; ls /x";
+    let listed = on(&world, "other.flatimage", &["fim-exec", "sh", "-c", script]).prints();
+    assert_eq!(listed, "mine\ncommon\nrelease");
+    running.say("go\n");
+    running.expect("theirs");
+    running.wait().succeeds();
+    // Even itself.
+    content(&world, &["disconnect", "p"]).run().succeeds();
+    connect(&world, "app.flatimage");
+    assert_eq!(world.sh("cat /x/common/f").prints(), "mine");
+}
+
+#[test]
+fn instances_of_a_session_get_the_same() {
+    let world = consumer("$FIM_ROOT_DIR/x", &["--optional"]);
+    for name in ["one", "two"] {
+        producer(&world, &format!("{name}.flatimage"), &[("d/f", name)], &["--read", "$FIM_ROOT_DIR/d"]);
+    }
+    connect(&world, "one.flatimage");
+    let mut running = waiting(world.sh("echo ready; cat"));
+    assert_eq!(world.sh("cat /x/f").prints(), "one");
+    content(&world, &["connect", "p", "two.flatimage"]).run().succeeds();
+    world.sh("true").fails_naming(&["in use by instances", "this start: content of plug p from", "two.flatimage:s"]);
+    // A command in the instance that runs sees what that was started with.
+    assert_eq!(world.app(&["fim-instance", "exec", "0", "cat", "/x/f"]).prints(), "one");
+    running.close_stdin();
+    running.wait().succeeds();
+    world.wait_for_end();
+    assert_eq!(world.sh("ls /x; cat /x/f").prints(), "f\none");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn every_kind_of_start_gets_it() {
+    let world = consumer("$FIM_ROOT_DIR/x", &[]);
+    producer(&world, "one.flatimage", &[("d/f", "one")], &["--read", "$FIM_ROOT_DIR/d"]);
+    producer(&world, "two.flatimage", &[("e/g", "two")], &["--read", "$FIM_ROOT_DIR/e", "--write", "$FIM_COMMON"]);
+    connect(&world, "one.flatimage");
+    let script = "cd /x; cat f";
+    assert_eq!(world.sh(script).env("FIM_OVERLAY", "unionfs").prints(), "one");
+    connect(&world, "two.flatimage");
+    let script = "cd /x; cat f e/g 2>/dev/null; cat g 2>/dev/null; ls";
+    let expected = "onetwocommon\nf\ng";
+    for command in [
+        world.sh(script),
+        world.root_sh(script),
+        world.sh(script).env("FIM_OVERLAY", "unionfs"),
+        world.app(&["fim-exec", "--ephemeral", "sh", "-c", script]),
+        world.app(&["-c", script]),
+        world.sh(script).env("FIM_CASEFOLD", "1"),
+    ] {
+        let outcome = command.run();
+        assert_eq!(outcome.text(), expected, "{outcome:?}");
+        world.wait_for_end();
+    }
+    world.assert_nothing_left();
+    let left: Vec<_> = fs::read_dir(world.upper("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name == "x"), "{left:?}");
 }
