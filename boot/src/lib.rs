@@ -18,6 +18,7 @@ mod key;
 pub mod launch;
 mod layer;
 pub mod oci;
+mod port;
 pub mod portal;
 mod progress;
 mod publisher;
@@ -41,6 +42,8 @@ pub struct Roles {
     pub guest: fn(&runtime::instance::Start) -> i32,
     /// The host daemon of a session.
     pub host: fn(runtime::host::Start) -> i32,
+    /// The proxy of an instance's published ports.
+    pub ports: fn(runtime::ports::Start) -> i32,
 }
 
 /// What a failing command prints; the exit code is 125.
@@ -64,7 +67,8 @@ pub fn run(roles: Roles, build: version::Build) -> i32 {
 /// Prints one line for the user on stderr. A closed stderr is the user's choice.
 pub fn report(text: &dyn Display) {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "fim: {text}");
+    // By one system call: others write there, too.
+    let _ = std::io::stderr().write_all(format!("fim: {text}\n").as_bytes());
 }
 
 /// An error that is just a message.

@@ -180,7 +180,7 @@ impl Producer {
         let caller = without_choice(caller);
         let key = self.invocation.installation.key.as_ref();
         let directory = data::prepare_of(&self.invocation, &caller, key)?;
-        let step = revision::decide(std::slice::from_ref(&directory), &self.invocation.image.config)?;
+        let step = revision::decide(std::iter::once(directory.clone()), &self.invocation.image.config)?;
         if step.is_done() {
             return Ok(Data { directory, revision: step.now });
         }

@@ -10,6 +10,7 @@ use std::ffi::OsString;
 
 use runtime::installation::Key;
 
+pub(crate) use keys::LOCK;
 pub(crate) use select::{choose, links, own_image, redirect, settle};
 
 use crate::cli::help;

@@ -143,7 +143,7 @@ pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
         content: Vec::new(),
         image: invocation.path.clone(),
         installation: invocation.installation.clone(),
-        revision: super::revision::decide(&super::data::candidates(invocation, &caller), config)?,
+        revision: super::revision::decide(super::data::candidates(invocation, &caller), config)?,
         payload: invocation.image.superblock.payload,
         privileged: is_privileged(&caller),
         caller,
@@ -171,7 +171,8 @@ fn expanded_binds(invocation: &Invocation, caller: &Caller, cwd: Option<&Path>) 
     if binds.is_empty() {
         return Vec::new();
     }
-    let data = super::data::place(invocation, caller);
+    // A start says itself that it cannot tell where its data is.
+    let data = super::data::place(invocation, caller).ok().flatten();
     let own = [
         ("FIM_BIN_SELF", invocation.path.clone().into_os_string()),
         ("FIM_DIR_SELF", directory(&invocation.path).as_os_str().to_owned()),

@@ -12,11 +12,14 @@ mod ephemeral;
 pub(crate) mod exclusive;
 pub mod expansion;
 pub mod facts;
+mod former;
 pub mod grants;
 pub mod identity;
 mod ld_cache;
 mod lines;
+mod places;
 pub mod plan;
+mod ports;
 pub(crate) mod revision;
 pub(crate) mod rung;
 pub mod session;
@@ -47,7 +50,7 @@ use crate::version::Build;
 use crate::{Failure, Invocation, Message, Roles, content};
 
 /// What to run, as the command line asks for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Program {
     /// Program word and arguments; only the arguments when `shell` is set.
     pub words: Vec<OsString>,
@@ -61,6 +64,8 @@ pub struct Program {
     pub detached: bool,
     /// Whether what it writes is thrown away.
     pub ephemeral: bool,
+    /// Name of the service that it is.
+    pub service: Option<String>,
 }
 
 /// The words that `fim-exec` and `fim-root` take for themselves, in front of the program only.
@@ -71,8 +76,7 @@ impl Program {
     /// The words after `fim-exec` or `fim-root`; `None` when there is none.
     #[must_use]
     pub fn given(words: &[OsString], root: bool) -> Option<Self> {
-        let mut program =
-            Self { words: Vec::new(), shell: false, boots: false, root, detached: false, ephemeral: false };
+        let mut program = Self { root, ..Self::default() };
         let mut words = words;
         while let [first, rest @ ..] = words {
             // Each once: a second one is the program's name.
@@ -96,7 +100,7 @@ impl Program {
         let mut words: Vec<OsString> = stored.collect();
         let shell = words.is_empty();
         words.extend_from_slice(args);
-        Self { words, shell, boots: true, root: false, detached: false, ephemeral: false }
+        Self { words, shell, boots: true, ..Self::default() }
     }
 }
 
@@ -183,15 +187,17 @@ fn instance(
     };
     let content = content::steps(&facts.content, &joined.directory, &plan.revision);
     let files = files.into_iter().chain(content).collect();
-    // 4. Be an instance: take the next ID.
-    let instance = joined.register(&plan)?;
+    // 4. Be an instance: take the next ID, and the ports of the host that are published.
+    let claimed = ports::claim(invocation, &plan, &joined)?;
+    let instance = joined.register(&plan, claimed.as_ref().map(ports::Claimed::claims))?;
     // 5. Make PID 1 of the instance, as a child of this process; it begins while the session may still be mounting.
     let (ours, theirs) = Channel::pair()?;
     let directory = Registry::new(&joined.directory).directory(instance.id);
     let filter = bus::start(facts.host.proxy.as_deref(), &plan.grants, &directory)?;
     let guest = Guest { plan: &plan, joined: &joined, id: instance.id, roles, filter: filter.as_ref(), files };
     let detached = report.map(|report| joined.detached(report, instance.id)).transpose()?;
-    let intermediate = guest.start(theirs, points)?;
+    let (proxy, network) = claimed.map(|claimed| claimed.serve(roles, &joined, &directory)).transpose()?.unzip();
+    let intermediate = guest.start(theirs, points, network)?;
     if detached.is_some() {
         descriptor::detach_standard_streams()?;
     }
@@ -213,7 +219,10 @@ fn instance(
     // 7. Stay as the parent that the user sees, or that supervises a detached instance.
     let told = announce::announce(&invocation.image.config);
     let children = live.children().into_iter().chain(filter.iter().map(|filter| filter.pid)).chain(told).collect();
-    let status = starter::Starter::new(ours, plan.terminal, intermediate, children, detached).run();
+    let ports = proxy.as_ref().map(|proxy| proxy.pid);
+    let status = starter::Starter::new(ours, plan.terminal, intermediate, children, detached, ports).run();
+    // Whoever waits for the end of this process finds the ports free.
+    drop(proxy);
     // 8. The exit code is the command's own.
     live.leave(*status.as_ref().unwrap_or(&runtime::error::FAILURE), data::on_a_medium(invocation, &facts.caller));
     status.map_err(|text| Message::boxed(with_cause(text, invocation)))
@@ -253,11 +262,16 @@ impl Guest<'_> {
 
     /// Makes an intermediate that joins the session's namespaces, clones PID 1 of the instance from there as a child
     /// of this process, writes its ID maps and ends. Returns the intermediate's process ID.
-    fn start(&self, channel: Channel, points: Option<Journal>) -> Result<nix::unistd::Pid, Failure> {
+    fn start(
+        &self,
+        channel: Channel,
+        points: Option<Journal>,
+        network: Option<Channel>,
+    ) -> Result<nix::unistd::Pid, Failure> {
         let (gate, keeper) = instance::gate()?;
         match process::fork().map_err(|errno| Message::boxed(format!("cannot start an instance: {errno}")))? {
             Side::Parent(pid) => Ok(pid),
-            Side::Child => std::process::exit(self.intermediate(channel, gate, keeper, points)),
+            Side::Child => std::process::exit(self.intermediate(channel, gate, keeper, points, network)),
         }
     }
 
@@ -267,6 +281,7 @@ impl Guest<'_> {
         gate: instance::Gate,
         keeper: instance::Keeper,
         points: Option<Journal>,
+        network: Option<Channel>,
     ) -> i32 {
         let failed = |text: String| {
             // Whoever reads this is the parent, which sees the end of the channel in any case.
@@ -277,7 +292,9 @@ impl Guest<'_> {
         // last copy to be closed must not wait for an instance.
         let kept = [0, 1, 2, channel.as_fd().as_raw_fd(), gate.as_raw_fd(), keeper.as_raw_fd()];
         let points_fd = points.as_ref().map(|points| points.file().as_raw_fd());
-        let kept: Vec<RawFd> = kept.into_iter().chain([self.joined.server.as_raw_fd()]).chain(points_fd).collect();
+        let network_fd = network.as_ref().map(|network| network.as_fd().as_raw_fd());
+        let more = [self.joined.server.as_raw_fd()].into_iter().chain(points_fd).chain(network_fd);
+        let kept: Vec<RawFd> = kept.into_iter().chain(more).collect();
         let prepared = descriptor::close_all_but(&kept)
             .and_then(|()| nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL))
             .and_then(|()| nix::sched::setns(&self.joined.server, CloneFlags::CLONE_NEWUSER));
@@ -286,8 +303,8 @@ impl Guest<'_> {
         }
         match process::clone_sibling(self.plan.namespaces) {
             Ok(Side::Child) => {
-                // Its end is to be seen when the other process has gone.
-                drop(keeper);
+                // Their ends are to be seen when the other processes have gone.
+                drop((keeper, network));
                 let Ok(server) = self.joined.server.try_clone() else {
                     return failed("out of file descriptors".to_owned());
                 };
@@ -307,6 +324,9 @@ impl Guest<'_> {
             }
             Ok(Side::Parent(pid)) => {
                 drop(gate);
+                if let Some(error) = network.and_then(|network| ports::hand_over(pid, &network).err()) {
+                    return failed(format!("cannot show the instance's network to its published ports: {error}"));
+                }
                 match self.keep(pid, &keeper) {
                     Ok(answering) => {
                         // The starter must see the end of the guest daemon, not of this process.

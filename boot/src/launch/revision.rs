@@ -30,9 +30,9 @@ const KINDS: [(&str, u32); 2] = [("system", 0o755), ("user", 0o700)];
 ///
 /// # Errors
 /// A record that cannot be understood.
-pub(crate) fn decide(places: &[PathBuf], config: &Config) -> Result<Step, Failure> {
+pub(crate) fn decide(places: impl Iterator<Item = PathBuf>, config: &Config) -> Result<Step, Failure> {
     for data in places {
-        let found = Revision::read(data).map_err(|error| {
+        let found = Revision::read(&data).map_err(|error| {
             let path = data.join(RECORD);
             Message::boxed(format!(
                 "cannot read the revision of the data, {}: {error}; remove it, and counting begins anew",

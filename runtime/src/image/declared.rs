@@ -89,10 +89,12 @@ pub struct Service {
     pub words: Vec<Vec<u8>>,
     /// Whether `fim-service start` without a name starts it.
     pub enabled: bool,
+    /// TCP ports that it is known to listen on.
+    pub listens: Vec<u16>,
 }
 
 /// A port of the guest that the host's loopback reaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
     /// Port of the host.
     pub host: u16,
@@ -100,6 +102,8 @@ pub struct Port {
     pub guest: u16,
     /// Whether datagrams are meant instead of connections.
     pub udp: bool,
+    /// The service whose port it is; that of whichever instance is first when `None`.
+    pub service: Option<String>,
 }
 
 /// A command that the application runs at a turn of its life.

@@ -272,8 +272,13 @@ mod tests {
                     source: Vec::new(),
                     replace: false,
                 }],
-                services: vec![Service { name: "s".into(), words: vec![b"/s".to_vec()], enabled: true }],
-                ports: vec![Port { host: 80, guest: 81, udp: true }],
+                services: vec![Service {
+                    name: "s".into(),
+                    words: vec![b"/s".to_vec()],
+                    enabled: true,
+                    listens: vec![8],
+                }],
+                ports: vec![Port { host: 80, guest: 81, udp: true, service: None }],
                 connections: vec![Connection {
                     plug: "p".into(),
                     file: b"/f".to_vec(),

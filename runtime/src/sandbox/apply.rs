@@ -22,7 +22,7 @@ use crate::sys::notifier::Listener;
 use crate::sys::{capability, network};
 
 /// The first port that needs no privilege (ip-sysctl.rst); each network namespace has its own.
-const FIRST_FREE_PORT: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+pub(crate) const FIRST_FREE_PORT: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 
 /// Mode bits that the creation mask of PID 1 takes away while it builds the instance.
 pub const MASK: u32 = 0o022;

@@ -4,6 +4,7 @@ mod content;
 mod key;
 mod layers;
 mod publisher;
+mod services;
 mod settings;
 
 use std::ffi::{OsStr, OsString};
@@ -105,6 +106,7 @@ pub const COMMANDS: &[Spec] = &[
     settings::NOTIFY,
     settings::CASEFOLD,
     settings::REMOTE,
+    services::PORT,
     content::CONTENT,
     layers::LAYER,
     layers::OCI,

@@ -40,6 +40,7 @@ struct ServiceV3 {
     name: String,
     words: Vec<Vec<u8>>,
     enabled: bool,
+    listens: Vec<u16>,
 }
 
 #[derive(Encode, Decode)]
@@ -47,6 +48,7 @@ struct PortV3 {
     host: u16,
     guest: u16,
     udp: bool,
+    service: Option<String>,
 }
 
 #[derive(Encode, Decode)]
@@ -128,7 +130,10 @@ impl From<&Declared> for DeclaredV3 {
             name: service.name.clone(),
             words: service.words.clone(),
             enabled: service.enabled,
+            listens: service.listens.clone(),
         };
+        let port =
+            |port: &Port| PortV3 { host: port.host, guest: port.guest, udp: port.udp, service: port.service.clone() };
         Self {
             layouts: declared.layouts.iter().map(layout).collect(),
             aliases: declared
@@ -137,11 +142,7 @@ impl From<&Declared> for DeclaredV3 {
                 .map(|alias| AliasV3 { name: alias.name.clone(), words: alias.words.clone() })
                 .collect(),
             services: declared.services.iter().map(service).collect(),
-            ports: declared
-                .ports
-                .iter()
-                .map(|port| PortV3 { host: port.host, guest: port.guest, udp: port.udp })
-                .collect(),
+            ports: declared.ports.iter().map(port).collect(),
             hooks: declared
                 .hooks
                 .iter()
@@ -205,12 +206,17 @@ impl TryFrom<DeclaredV3> for Declared {
             services: wire
                 .services
                 .into_iter()
-                .map(|service| Service { name: service.name, words: service.words, enabled: service.enabled })
+                .map(|service| Service {
+                    name: service.name,
+                    words: service.words,
+                    enabled: service.enabled,
+                    listens: service.listens,
+                })
                 .collect(),
             ports: wire
                 .ports
                 .into_iter()
-                .map(|port| Port { host: port.host, guest: port.guest, udp: port.udp })
+                .map(|port| Port { host: port.host, guest: port.guest, udp: port.udp, service: port.service })
                 .collect(),
             hooks: wire.hooks.into_iter().map(hook).collect::<Result<_, _>>()?,
             slots: wire.slots.into_iter().map(slot).collect(),

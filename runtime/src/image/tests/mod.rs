@@ -39,7 +39,7 @@ pub const FACTS: LayerFacts = LayerFacts { kind: LayerKind::Squashfs, inodes: 3,
 
 /// Bytes at the end of [`config`] that version 2 and version 3 added.
 pub const STARTUP_LEN: usize = 11;
-pub const DECLARED_LEN: usize = 440;
+pub const DECLARED_LEN: usize = 447;
 
 /// A config that uses every field.
 pub fn config() -> Config {
@@ -66,8 +66,13 @@ pub fn config() -> Config {
                 replace: true,
             }],
             aliases: vec![Alias { name: "foo".to_owned(), words: vec![b"/bin/foo".to_vec()] }],
-            services: vec![Service { name: "web".to_owned(), words: vec![b"/bin/web".to_vec()], enabled: true }],
-            ports: vec![Port { host: 8080, guest: 80, udp: true }],
+            services: vec![Service {
+                name: "web".to_owned(),
+                words: vec![b"/bin/web".to_vec()],
+                enabled: true,
+                listens: vec![80],
+            }],
+            ports: vec![Port { host: 8080, guest: 80, udp: true, service: Some("web".to_owned()) }],
             hooks: vec![Hook { kind: HookKind::Remove, words: vec![b"/bin/hook".to_vec()] }],
             slots: vec![Slot {
                 name: "libs".to_owned(),
