@@ -324,3 +324,23 @@ fn junk_is_no_producer() {
     image(&world, "plain.flatimage", &[("f", "x")], &[]);
     content(&world, &["connect", "p", "plain.flatimage"]).fails_naming(&["no slot for content 'c'", "it has no slots"]);
 }
+
+#[test]
+fn a_session_that_is_killed_leaves_nothing() {
+    let (world, _) = with_noise();
+    for all in [false, true] {
+        let running = waiting(world.sh("cat /x/first; echo ready; cat"));
+        let tree = running.tree();
+        let first: &[&str] = if all { &["fim-host", "fim-mount"] } else { &["fim-mount"] };
+        first.iter().for_each(|name| tree.named(name).kill());
+        if all {
+            tree.0.iter().for_each(harness::process::Member::kill);
+        }
+        running.wait_as_it_is();
+        tree.wait_gone();
+        world.assert_no_mounts();
+        assert_eq!(world.sh("cat /x/first").prints(), "first");
+        world.assert_nothing_left();
+        assert!(!world.upper("x").exists());
+    }
+}
