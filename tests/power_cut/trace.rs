@@ -148,7 +148,7 @@ fn path(text: &str) -> PathBuf {
 }
 
 /// What stands between two marks.
-fn between<'t>(text: &'t str, open: char, close: char) -> Option<&'t str> {
+fn between(text: &str, open: char, close: char) -> Option<&str> {
     let rest = &text[text.find(open)? + 1..];
     Some(&rest[..rest.find(close)?])
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use runtime::copy::Copier;
 use runtime::image::Config;
 use runtime::installation::Installation;
+use runtime::installation::places::Place;
 use runtime::installation::revision::{COMMON, FILES, RECORD, Revision, Step, content, directory};
 use runtime::sandbox::inside;
 use runtime::sandbox::plan::{self, Access};
@@ -16,6 +17,7 @@ use runtime::sandbox::plan::{self, Access};
 use super::facts::Caller;
 use super::grants::OWN;
 use super::rung::Rung;
+use crate::layout::word::Places;
 use crate::{Failure, Message};
 
 /// Where the guest has them: on the instance's own tmpfs, at the same place for every key.
@@ -45,6 +47,17 @@ pub(crate) fn decide(places: impl Iterator<Item = PathBuf>, config: &Config) -> 
     Ok(Step::decide(None, content(config)))
 }
 
+/// Where the guest has them.
+pub(crate) fn places(revision: &Revision) -> Places {
+    let data = |directory: &str| Path::new(DATA).join(directory).join(KINDS[0].0);
+    Places { root: ROOT.into(), data: data(&revision.current.to_string()), common: data(COMMON) }
+}
+
+/// Where on the host a path below one of [`places`] lies, for an installation with this data directory.
+pub(crate) fn on_host(data: &Path, path: &Path) -> Option<PathBuf> {
+    path.strip_prefix(DATA).ok().map(|rest| data.join(FILES).join(rest))
+}
+
 /// Variables that tell a program what it is part of, and where its files are.
 pub(super) fn variables(installation: &Installation, revision: &Revision) -> Vec<(&'static str, OsString)> {
     let number = revision.current.to_string();
@@ -60,6 +73,25 @@ pub(super) fn variables(installation: &Installation, revision: &Revision) -> Vec
         ("FIM_USER_COMMON", below(COMMON, 1)),
         ("FIM_REVISION", number.into()),
     ]
+}
+
+/// Where the guest has a place of its installation. Files of the application are at the root.
+pub(crate) fn place(place: Place, revision: &Revision) -> PathBuf {
+    match place {
+        Place::Root => PathBuf::from("/"),
+        Place::Data => Path::new(DATA).join(revision.current.to_string()).join(KINDS[0].0),
+        Place::Common => Path::new(DATA).join(COMMON).join(KINDS[0].0),
+    }
+}
+
+/// The same in the data directory, for what is there.
+pub(crate) fn place_in_data(place: Place, data: &Path, revision: &Revision) -> Option<PathBuf> {
+    let files = match place {
+        Place::Root => return None,
+        Place::Data => directory(data, revision.current),
+        Place::Common => data.join(FILES).join(COMMON),
+    };
+    Some(files.join(KINDS[0].0))
 }
 
 /// What puts them in place.
@@ -98,7 +130,7 @@ fn all_steps(revision: &Revision, content: impl Fn(&str) -> Vec<plan::Step>) -> 
 ///
 /// # Errors
 /// When they cannot be made; the old revision stays as it was.
-pub(super) fn settle(data: &Path, step: &Step, rung: &Rung, caller: &Caller) -> Result<(), Failure> {
+pub(crate) fn settle(data: &Path, step: &Step, rung: &Rung, caller: &Caller) -> Result<(), Failure> {
     if step.is_done() {
         return Ok(());
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::ops::Index;
+use std::ops::{Index, Range};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -118,8 +118,13 @@ impl Layers<'_> {
 
     /// The merged root, and whether nothing of layers further below would merge.
     pub(crate) fn root_closed(&self) -> Result<(Vec<Part>, bool), Error> {
+        self.root_of(0..self.archives.len())
+    }
+
+    /// As [`Layers::root_closed`], of some of the layers.
+    pub(crate) fn root_of(&self, layers: Range<usize>) -> Result<(Vec<Part>, bool), Error> {
         let mut parts = Vec::new();
-        for layer in (0..self.archives.len()).rev() {
+        for layer in layers.rev() {
             let part = self.part(layer, self.archives[layer].root(), b"")?;
             if !matches!(part.inode.kind, Kind::Directory { .. }) {
                 return Err(contradiction(layer, b"", "the root is no directory"));

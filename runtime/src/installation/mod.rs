@@ -11,6 +11,7 @@
 
 pub mod belongs_to;
 mod key;
+pub mod places;
 pub mod revision;
 mod settings;
 

@@ -3,8 +3,10 @@
 pub mod account;
 pub mod apply;
 pub(crate) mod bpf;
+mod content;
 pub mod id_map;
 pub mod inside;
+pub mod layout;
 pub mod plan;
 pub mod points;
 pub mod seccomp;
@@ -34,12 +36,28 @@ pub enum Error {
         /// Why not.
         source: Errno,
     },
+    /// What a plug gets has no place.
+    #[error(
+        "the plug '{plug}' cannot be put at {}: {why}; have it appear elsewhere: fim-content unplug {plug}, fim-content plug {plug} --target PATH",
+        target.display()
+    )]
+    Content {
+        /// The plug.
+        plug: String,
+        /// Where it was to appear, in the guest.
+        target: PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// The kernel lets nobody make a /proc that shows what another hides.
     #[error("cannot mount the /proc of the instance: {MASKED_PROC}; {UNMASK_PROC}")]
     MaskedProc,
     /// The system call filter could not be made or installed.
     #[error("cannot install the system call filter: {0}")]
     Filter(String),
+    /// A layout cannot be made.
+    #[error(transparent)]
+    Layout(#[from] layout::Error),
     /// An ID map was refused.
     #[error("cannot map the user and group IDs of the instance")]
     IdMap(#[source] std::io::Error),

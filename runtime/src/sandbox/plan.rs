@@ -4,6 +4,8 @@
 use std::ffi::CString;
 use std::path::PathBuf;
 
+use super::layout::Layouts;
+
 /// How a bind may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -52,6 +54,15 @@ pub enum Step {
         /// Whether a missing source is passed over.
         optional: bool,
     },
+    /// What a plug gets, at `target`.
+    Content {
+        /// Name of the plug, for messages.
+        plug: String,
+        /// Where the session has it.
+        source: PathBuf,
+        /// Where, in the guest.
+        target: PathBuf,
+    },
     /// A part of the guest's own /proc made read-only.
     ReadOnly {
         /// Where, in the guest.
@@ -90,6 +101,8 @@ pub enum Step {
         /// Permission bits.
         mode: u32,
     },
+    /// Files of the application at other places; the last step.
+    Layouts(Layouts),
     /// A copy of this program that is a portal client and nothing else, on a file system made by an earlier step.
     PortalClient {
         /// Where, in the guest.
@@ -132,10 +145,11 @@ impl Plan {
     #[must_use]
     pub fn passing(&self) -> Vec<PathBuf> {
         let fresh = |step: &Step| match step {
-            Step::Fresh { kind: Fresh::Tmpfs { .. }, target } => Some(target.clone()),
-            _ => None,
+            Step::Fresh { kind: Fresh::Tmpfs { .. }, target } => vec![target.clone()],
+            Step::Layouts(layouts) => layouts.passing(),
+            _ => Vec::new(),
         };
-        self.steps.iter().filter_map(fresh).collect()
+        self.steps.iter().flat_map(fresh).collect()
     }
 }
 
