@@ -6,6 +6,7 @@ use std::path::Path;
 
 use runtime::copy::Copier;
 use runtime::emulation::ledger;
+use runtime::installation::belongs_to;
 use runtime::installation::revision::Revision;
 use runtime::installation::{IMAGE, Key, link_name};
 
@@ -16,8 +17,17 @@ use crate::{Failure, Invocation, Message, alias, cli, report};
 
 /// What of a data directory is a session's, or the data of others. Owners that are remembered go by objects, and are taken
 /// over with them.
-const LEFT_OUT: [&str; 8] =
-    ["work", "start.lock", "session.lock", "settings.lock", "mount-points", "errors.log", ledger::NAME, "keys"];
+const LEFT_OUT: [&str; 9] = [
+    "work",
+    "start.lock",
+    "session.lock",
+    "settings.lock",
+    "mount-points",
+    "errors.log",
+    ledger::NAME,
+    "keys",
+    belongs_to::RECORD,
+];
 
 fn failed<'a>(action: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Failure + 'a {
     move |error| Message::boxed(format!("cannot {action} {}: {error}", path.display()))

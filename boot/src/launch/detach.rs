@@ -142,7 +142,12 @@ impl Detached {
     pub(super) fn end(mut self, failure: Option<&String>) {
         while self.take_output() {}
         if let Some(text) = failure {
-            self.log.append(format!("fim: {text}\n").as_bytes());
+            self.note(text);
         }
+    }
+
+    /// Adds a line of this process's to the log.
+    pub(super) fn note(&mut self, text: &str) {
+        self.log.append(format!("fim: {text}\n").as_bytes());
     }
 }

@@ -14,8 +14,9 @@ use runtime::host;
 use runtime::image::OverlayKind;
 use runtime::mount_server;
 use runtime::portal;
+use runtime::session::claims::Claims;
 use runtime::session::record::Record;
-use runtime::session::registry::{Instance, Kind, Registry};
+use runtime::session::registry::{Instance, Kind, New, Registry};
 use runtime::session::{directory, lock, pipe};
 use runtime::sys::{memfd, process};
 use runtime::wire::Ring;
@@ -26,10 +27,11 @@ use super::data::Data;
 use super::detach::{Detached, Report};
 use super::exclusive;
 use super::facts::Facts;
+use super::former;
 use super::plan::LaunchPlan;
 use super::rung::{self, Rung};
 use super::stacking::Stacking;
-use crate::{Failure, Invocation, Message, Roles, stack};
+use crate::{Failure, Invocation, Message, Roles, content, stack};
 
 /// A session that this start is going to be part of, with the start lock held.
 #[derive(Debug)]
@@ -128,12 +130,17 @@ pub fn enter(
                 if careful && place.throw_away.is_none() && base::is_other(data, &invocation.image.config)? {
                     return Ok(Entered::OtherBase);
                 }
+                if place.throw_away.is_none() {
+                    former::remember(invocation, &facts.caller, invocation.installation.key.as_ref(), data);
+                }
                 // Goes last when this fails, so that a signal finds everything cleaned up.
                 let mut interrupt = None;
                 let directory = fresh_directory(invocation, place, facts, &starting)?;
                 let fresh = Some(Fresh(Registry::new(&directory)));
                 let caller = &facts.caller;
                 let (external, shape) = external()?;
+                let (plugs, producers) =
+                    content::serve(&facts.content, place.home.as_deref(), place.throw_away.is_none())?;
                 let beginning = Beginning {
                     invocation,
                     data,
@@ -141,10 +148,13 @@ pub fn enter(
                     caller,
                     rung: &rung,
                     external: &external,
+                    packed: place.packed.as_ref(),
                     stack: plan.stacking.stack(),
                     shape,
                     startup: &plan.startup,
                     throw_away: place.throw_away.as_ref().map(|(session, _)| session.clone()),
+                    plugs,
+                    producers,
                 };
                 let (server, server_state, pid) = beginning.begin(held, &mut interrupt)?;
                 let (data, children) = (data.to_owned(), vec![pid]);
@@ -297,9 +307,16 @@ impl Joined {
     ///
     /// # Errors
     /// When the registry cannot be written.
-    pub fn register(&self, plan: &LaunchPlan) -> Result<Instance, Failure> {
-        let registry = Registry::new(&self.directory);
-        Ok(registry.register(&self.starting, plan.kind, plan.now, plan.words.clone(), &plan.portal)?)
+    pub fn register(&self, plan: &LaunchPlan, claims: Option<&Claims>) -> Result<Instance, Failure> {
+        let new = New {
+            kind: plan.kind,
+            since: plan.now,
+            command: &plan.words,
+            service: plan.service.as_deref(),
+            portal: &plan.portal,
+            claims,
+        };
+        Ok(Registry::new(&self.directory).register(&self.starting, new)?)
     }
 
     /// Has the host daemon watch this instance. The first start begins the daemon, and so does one that finds it

@@ -15,6 +15,7 @@
 //! RUNTIME/fim/ephemeral-PID-START/   both of a throw-away session
 //! ```
 
+pub mod claims;
 pub mod directory;
 pub mod ephemeral;
 mod index;

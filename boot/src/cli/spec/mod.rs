@@ -1,9 +1,11 @@
 //! The commands of an image: the one definition that dispatch, help, man pages and completions are made from.
 
 mod alias;
+mod content;
 mod key;
 mod layers;
 mod publisher;
+mod services;
 mod settings;
 
 use std::ffi::{OsStr, OsString};
@@ -106,6 +108,8 @@ pub const COMMANDS: &[Spec] = &[
     settings::NOTIFY,
     settings::CASEFOLD,
     settings::REMOTE,
+    services::PORT,
+    content::CONTENT,
     layers::LAYER,
     layers::OCI,
     layers::DATA,
@@ -301,7 +305,7 @@ pub fn find(word: &OsStr) -> Option<&'static Spec> {
 }
 
 /// Operations of the commands in `settings` that read only.
-const READING: [&str; 3] = ["list", "show", "explain"];
+const READING: [&str; 4] = ["list", "show", "explain", "connections"];
 
 /// Whether a command with these words after it runs something or changes the image.
 #[must_use]
