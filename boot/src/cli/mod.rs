@@ -79,6 +79,7 @@ pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i
         }
         "instance" => crate::instance::run(invocation, rest, roles, build),
         "key" => crate::key::run(invocation, rest),
+        "hook" => crate::hook::run(invocation, rest, roles, build),
         "alias" => crate::alias::run(invocation, rest),
         "port" => crate::port::run(invocation, rest),
         "portal" => crate::portal::configure::run(invocation, rest),

@@ -14,6 +14,7 @@ pub mod expansion;
 pub mod facts;
 mod former;
 pub mod grants;
+pub(crate) mod hooks;
 pub mod identity;
 mod ld_cache;
 mod lines;
@@ -111,12 +112,16 @@ impl Program {
 pub fn run(invocation: &Invocation, program: &Program, roles: Roles, build: Build) -> Result<i32, Failure> {
     // 1. Look at the host once; decide everything from that, the image and the command line. A detached start goes on
     //    in a daemon, of which this process only hears how it went.
-    let facts = look(invocation)?;
+    let mut facts = look(invocation)?;
     if program.detached && is_ephemeral(program, &facts) {
         return Err(Message::boxed(
             "--detach cannot be combined with --ephemeral (or FIM_EPHEMERAL=1): no later command could find the instance; \
              start it in the background, or use FIM_DIR_DATA with a temporary directory",
         ));
+    }
+    if !is_ephemeral(program, &facts) && hooks::install(invocation, &facts, roles, build)? {
+        // There are data now, and what the hooks have changed.
+        facts = look(invocation)?;
     }
     if program.detached {
         return match detach::fork(facts)? {
