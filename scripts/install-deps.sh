@@ -54,6 +54,7 @@ bench fuse3           unmounts the peer
 bench bubblewrap      a peer: sandbox
 bench crun            a peer: container runtime
 bench podman          a peer: container engine
+bench slirp4netns     a peer: its network in user space
 bench util-linux      unshare, mount
 bench fuse-overlayfs  a peer: userspace overlay
 bench unionfs-fuse    a peer: userspace union

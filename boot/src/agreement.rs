@@ -9,29 +9,21 @@ use crate::{Failure, Message};
 /// # Errors
 /// Without a terminal: what `loss` says cannot be undone, and only `--yes` agrees to it.
 pub(crate) fn agreed(question: &str, loss: &str) -> Result<bool, Failure> {
-    offer(question)?.ok_or_else(|| Message::boxed(format!("{loss} cannot be undone; say --yes")))
+    ask(question)?.ok_or_else(|| Message::boxed(format!("{loss} cannot be undone; say --yes")))
 }
 
 /// Asks `question` on the terminal; `None` without one.
 ///
 /// # Errors
-/// As [`ask`].
-pub(crate) fn offer(question: &str) -> Result<Option<bool>, Failure> {
+/// When the terminal cannot be used.
+pub(crate) fn ask(question: &str) -> Result<Option<bool>, Failure> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(None);
     }
-    ask(question).map(Some)
-}
-
-/// Asks `question` on the terminal, which there is.
-///
-/// # Errors
-/// When the terminal cannot be written or read.
-pub(crate) fn ask(question: &str) -> Result<bool, Failure> {
     let mut stderr = io::stderr();
     write!(stderr, "{question} [y/N] ")?;
     stderr.flush()?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    Ok(Some(matches!(answer.trim(), "y" | "Y" | "yes")))
 }

@@ -34,8 +34,8 @@ const OURS: [&str; 10] = [
     mount_server::JOURNAL,
     revision::FILES,
     revision::RECORD,
-    fetch::NAME,
     belongs_to::RECORD,
+    fetch::NAME,
 ];
 
 /// Runs `fim-data` with the words after it; returns its exit code.

@@ -17,7 +17,7 @@ use runtime::publisher::PublicKey;
 use address::Address;
 use store::Store;
 
-use crate::agreement::offer;
+use crate::agreement::ask;
 use crate::{Failure, Message};
 
 pub(crate) use command::run as command;
@@ -79,7 +79,7 @@ fn consent(wanted: &Wanted<'_>, address: &Address) -> Result<(), Failure> {
     if wanted.agreed || std::env::var_os(CONSENT).is_some_and(|value| value == "1") {
         return Ok(());
     }
-    match offer(&format!("Fetch {address} and keep it in {}?", wanted.data.display()))? {
+    match ask(&format!("Fetch {address} and keep it in {}?", wanted.data.display()))? {
         Some(true) => Ok(()),
         Some(false) => Err(Message::boxed(format!("{address} was not fetched"))),
         None => Err(Message::boxed(format!(

@@ -12,6 +12,7 @@ use runtime::image::declared::HookKind;
 use runtime::installation::belongs_to;
 use runtime::installation::revision::Revision;
 use runtime::installation::{IMAGE, Key, link_name};
+use runtime::session::service::SERVICES;
 
 use super::declared;
 use super::keys::{self, Idle, Keys, Link, no_such};
@@ -21,8 +22,9 @@ use crate::{Failure, Invocation, Message, alias, cli, report};
 
 /// What of a data directory is a session's, or the data of others. Owners that are remembered go by objects, and are taken
 /// over with them.
-const LEFT_OUT: [&str; 10] = [
+const LEFT_OUT: [&str; 11] = [
     hooks::LOCK,
+    SERVICES,
     "work",
     "start.lock",
     "session.lock",

@@ -26,6 +26,7 @@ pub(crate) mod rung;
 pub mod session;
 pub(crate) mod signals;
 pub(crate) mod stacking;
+mod stamp;
 mod starter;
 pub(crate) mod terminal;
 
@@ -38,6 +39,7 @@ use nix::sched::CloneFlags;
 use runtime::control::{Channel, ToGuest};
 use runtime::emulation::{Answering, Emulator};
 use runtime::image::Config;
+use runtime::image::declared::Service;
 use runtime::instance::{self, Start, TerminalUse};
 use runtime::portal::Adoption;
 use runtime::sandbox::plan::{Plan, Step};
@@ -112,28 +114,70 @@ impl Program {
 pub fn run(invocation: &Invocation, program: &Program, roles: Roles, build: Build) -> Result<i32, Failure> {
     // 1. Look at the host once; decide everything from that, the image and the command line. A detached start goes on
     //    in a daemon, of which this process only hears how it went.
-    let mut facts = look(invocation)?;
-    if program.detached && is_ephemeral(program, &facts) {
+    let facts = look_installed(invocation, program, roles, build)?;
+    if program.detached {
+        let id = detached(invocation, program, facts, roles, build)?;
+        return crate::cli::print(&format!("{id}\n")).map(|()| 0);
+    }
+    instance(invocation, program, &facts, roles, build, None)
+}
+
+/// Runs a service of the installation in a detached instance; returns when its command has started. One that runs
+/// already is left alone.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_service(
+    invocation: &Invocation,
+    service: &Service,
+    roles: Roles,
+    build: Build,
+) -> Result<(), Failure> {
+    let words = service.words.iter().cloned().map(OsString::from_vec).collect();
+    let program = Program { words, detached: true, service: Some(service.name.clone()), ..Program::default() };
+    // It does not depend on where it was started.
+    let facts = facts::Facts { cwd: None, ..look_installed(invocation, &program, roles, build)? };
+    detached(invocation, &program, facts, roles, build).map(drop)
+}
+
+/// Runs a program in a detached instance; returns its ID. The daemon that supervises it does not return.
+fn detached(
+    invocation: &Invocation,
+    program: &Program,
+    facts: facts::Facts,
+    roles: Roles,
+    build: Build,
+) -> Result<String, Failure> {
+    if is_ephemeral(program, &facts) {
         return Err(Message::boxed(
             "--detach cannot be combined with --ephemeral (or FIM_EPHEMERAL=1): no later command could find the instance; \
              start it in the background, or use FIM_DIR_DATA with a temporary directory",
         ));
     }
+    match detach::fork(facts)? {
+        detach::Side::Caller(hearing) => hearing.hear(),
+        detach::Side::Supervisor(facts, report) => {
+            let ours = report.try_clone().map_err(Failure::from);
+            let outcome = ours.and_then(|ours| instance(invocation, program, &facts, roles, build, Some(ours)));
+            report.end(&outcome);
+            std::process::exit(outcome.unwrap_or(runtime::error::FAILURE))
+        }
+    }
+}
+
+/// The host as a start needs to know it whose installation has had its first hooks. An image without hooks has none.
+fn look_installed(
+    invocation: &Invocation,
+    program: &Program,
+    roles: Roles,
+    build: Build,
+) -> Result<facts::Facts, Failure> {
+    let facts = look(invocation)?;
     if !is_ephemeral(program, &facts) && hooks::install(invocation, &facts, roles, build)? {
         // There are data now, and what the hooks have changed.
-        facts = look(invocation)?;
+        return look(invocation);
     }
-    if program.detached {
-        return match detach::fork(facts)? {
-            detach::Side::Caller(hearing) => hearing.report(),
-            detach::Side::Supervisor(facts, report) => {
-                let outcome = instance(invocation, program, &facts, roles, build, Some(report.try_clone()?));
-                report.end(&outcome);
-                outcome
-            }
-        };
-    }
-    instance(invocation, program, &facts, roles, build, None)
+    Ok(facts)
 }
 
 /// The host as a start needs to know it.
@@ -190,6 +234,12 @@ fn instance(
         revision::settle(&data.directory, &facts.revision, &joined.rung, &facts.caller)?;
         revision::steps(&data.directory, &plan.revision)
     };
+    if let (Some(name), Some(report)) = (&plan.service, &report)
+        && let Some(running) = joined.service(name)?
+    {
+        report.started(running.id);
+        return Ok(0);
+    }
     let content = content::steps(&facts.content, &joined.directory, &plan.revision);
     let files = files.into_iter().chain(content).collect();
     // 4. Be an instance: take the next ID, and the ports of the host that are published.
@@ -200,8 +250,10 @@ fn instance(
     let directory = Registry::new(&joined.directory).directory(instance.id);
     let filter = bus::start(facts.host.proxy.as_deref(), &plan.grants, &directory)?;
     let guest = Guest { plan: &plan, joined: &joined, id: instance.id, roles, filter: filter.as_ref(), files };
-    let detached = report.map(|report| joined.detached(report, instance.id)).transpose()?;
-    let (proxy, network) = claimed.map(|claimed| claimed.serve(roles, &joined, &directory)).transpose()?.unzip();
+    let name = invocation.installation.instance_name();
+    let detached = report.map(|report| joined.detached(report, &instance, &name)).transpose()?;
+    let served = claimed.map(|claimed| claimed.serve(roles, &joined, &directory)).transpose()?;
+    let (proxy, network) = served.flatten().unzip();
     let intermediate = guest.start(theirs, points, network)?;
     if detached.is_some() {
         descriptor::detach_standard_streams()?;
@@ -229,7 +281,13 @@ fn instance(
     // Whoever waits for the end of this process finds the ports free.
     drop(proxy);
     // 8. The exit code is the command's own.
-    live.leave(*status.as_ref().unwrap_or(&runtime::error::FAILURE), data::on_a_medium(invocation, &facts.caller));
+    let code = *status.as_ref().unwrap_or(&runtime::error::FAILURE);
+    if let Some(service) = &plan.service
+        && let Err(error) = runtime::session::service::conclude(&data.directory, service, code)
+    {
+        log::debug!("{}", runtime::error::chain(&error));
+    }
+    live.leave(code, data::on_a_medium(invocation, &facts.caller));
     status.map_err(|text| Message::boxed(with_cause(text, invocation)))
 }
 
@@ -262,6 +320,8 @@ impl Guest<'_> {
         sandbox.steps.extend(self.filter.iter().flat_map(|filter| filter.steps.iter().cloned()));
         sandbox.steps.extend(self.files.iter().cloned());
         sandbox.steps.extend(self.portal().map(|directory| crate::portal::bind(&directory)));
+        // Last: they show files of the installation, and nothing that comes after would be seen through them.
+        sandbox.steps.extend(self.plan.layouts.iter().cloned().map(Step::Layouts));
         sandbox
     }
 
@@ -374,7 +434,7 @@ impl Guest<'_> {
         };
         title::set("fim-owners", b"fim: owners of an instance");
         descriptor::detach_standard_streams().map_err(emulation)?;
-        emulator.begin(listener, mounts, &sandbox.passing()).map(Some).map_err(emulation)
+        emulator.begin(listener, mounts, &self.sandbox().passing()).map(Some).map_err(emulation)
     }
 }
 

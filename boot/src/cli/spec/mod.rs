@@ -5,6 +5,7 @@ mod content;
 mod hook;
 mod key;
 mod layers;
+mod layout;
 mod publisher;
 mod services;
 mod settings;
@@ -104,6 +105,7 @@ pub const COMMANDS: &[Spec] = &[
     settings::PERMS,
     settings::ENV,
     settings::BIND,
+    layout::LAYOUT,
     settings::BOOT,
     settings::UNSHARE,
     settings::OVERLAY,
@@ -112,6 +114,7 @@ pub const COMMANDS: &[Spec] = &[
     settings::REMOTE,
     services::PORT,
     content::CONTENT,
+    services::SERVICE,
     layers::LAYER,
     layers::OCI,
     layers::DATA,
@@ -307,7 +310,7 @@ pub fn find(word: &OsStr) -> Option<&'static Spec> {
 }
 
 /// Operations of the commands in `settings` that read only.
-const READING: [&str; 4] = ["list", "show", "explain", "connections"];
+const READING: [&str; 5] = ["list", "show", "explain", "connections", "check"];
 
 /// Whether a command with these words after it runs something or changes the image.
 #[must_use]
