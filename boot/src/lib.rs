@@ -6,6 +6,7 @@ mod agreement;
 pub mod build;
 mod cache;
 pub mod cli;
+mod content;
 mod data;
 pub mod doctor;
 mod draft;
@@ -20,6 +21,7 @@ pub mod oci;
 mod port;
 pub mod portal;
 mod progress;
+mod publisher;
 mod service;
 pub mod settings;
 mod stack;
@@ -66,7 +68,8 @@ pub fn run(roles: Roles, build: version::Build) -> i32 {
 /// Prints one line for the user on stderr. A closed stderr is the user's choice.
 pub fn report(text: &dyn Display) {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "fim: {text}");
+    // By one system call: others write there, too.
+    let _ = std::io::stderr().write_all(format!("fim: {text}\n").as_bytes());
 }
 
 /// An error that is just a message.
@@ -114,11 +117,19 @@ impl Invocation {
     /// # Errors
     /// When there is no image that can be used.
     pub fn of(path: &std::path::Path) -> Result<Self, Failure> {
+        Self::through(path, Asked::default())
+    }
+
+    /// As [`Invocation::of`], of the installation that is asked for.
+    ///
+    /// # Errors
+    /// When there is no image that can be used, or the installation cannot be told.
+    fn through(path: &std::path::Path, asked: Asked<'_>) -> Result<Self, Failure> {
         let image = inspect::open(path)?;
         let path = std::fs::canonicalize(path)
             .map_err(|error| Message::boxed(format!("cannot find {}: {error}", path.display())))?;
         let name = path.clone().into_os_string();
-        let installation = Installation::choose(&path, Asked::default())?;
+        let installation = Installation::choose(&path, asked)?;
         let (args, closed) = (Vec::new(), [false; 3]);
         Ok(Self { image, path, args, name, closed, installation, inherited: None, sealed: false })
     }

@@ -92,9 +92,12 @@ pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i
         "casefold" => settings::switch::casefold(invocation, rest),
         "remote" => settings::remote::run(invocation, rest),
         "doctor" => crate::doctor::run(invocation, rest),
+        "content" => crate::content::run(invocation, rest),
         "layer" => crate::layer::run(invocation, rest),
         "oci" => crate::oci::run(invocation, rest, build),
         "data" => crate::data::run(invocation, rest),
+        "key-pair" => crate::publisher::pair_command(rest),
+        "sign" => crate::publisher::sign_command(&invocation.path, rest),
         "cache" => crate::cache::run(rest),
         "version" => version(invocation, rest, build),
         "complete" => complete::run(invocation, rest),
@@ -106,7 +109,7 @@ pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i
         }
         "verify" => {
             let json = only_flag(spec, rest, "--json")?;
-            let sound = crate::verify::run(&invocation.path, json, &mut std::io::stdout().lock())?;
+            let sound = crate::verify::run(&invocation.path, json, None, &mut std::io::stdout().lock())?;
             Ok(if sound { 0 } else { runtime::error::FAILURE })
         }
         other => Err(Message::boxed(format!("fim-{other} is not dispatched"))),

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use runtime::copy::Copier;
 use runtime::emulation::ledger;
+use runtime::installation::belongs_to;
 use runtime::installation::revision::Revision;
 use runtime::installation::{IMAGE, Key, link_name};
 use runtime::session::service::SERVICES;
@@ -17,7 +18,7 @@ use crate::{Failure, Invocation, Message, cli, report};
 
 /// What of a data directory is a session's, or the data of others. Owners that are remembered go by objects, and are taken
 /// over with them.
-const LEFT_OUT: [&str; 9] = [
+const LEFT_OUT: [&str; 10] = [
     SERVICES,
     "work",
     "start.lock",
@@ -27,6 +28,7 @@ const LEFT_OUT: [&str; 9] = [
     "errors.log",
     ledger::NAME,
     "keys",
+    belongs_to::RECORD,
 ];
 
 fn failed<'a>(action: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Failure + 'a {

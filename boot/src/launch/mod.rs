@@ -12,10 +12,12 @@ mod ephemeral;
 pub(crate) mod exclusive;
 pub mod expansion;
 pub mod facts;
+mod former;
 pub mod grants;
 pub mod identity;
 mod ld_cache;
 mod lines;
+mod places;
 pub mod plan;
 mod ports;
 pub(crate) mod revision;
@@ -47,7 +49,7 @@ use runtime::sys::{descriptor, title};
 use session::Entered;
 
 use crate::version::Build;
-use crate::{Failure, Invocation, Message, Roles};
+use crate::{Failure, Invocation, Message, Roles, content};
 
 /// What to run, as the command line asks for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -111,7 +113,7 @@ impl Program {
 pub fn run(invocation: &Invocation, program: &Program, roles: Roles, build: Build) -> Result<i32, Failure> {
     // 1. Look at the host once; decide everything from that, the image and the command line. A detached start goes on
     //    in a daemon, of which this process only hears how it went.
-    let facts = facts::gather(invocation)?;
+    let facts = look(invocation)?;
     if program.detached {
         let id = detached(invocation, program, facts, roles, build)?;
         return crate::cli::print(&format!("{id}\n")).map(|()| 0);
@@ -133,7 +135,7 @@ pub(crate) fn run_service(
     let words = service.words.iter().cloned().map(OsString::from_vec).collect();
     let program = Program { words, detached: true, service: Some(service.name.clone()), ..Program::default() };
     // It does not depend on where it was started.
-    let facts = facts::Facts { cwd: None, ..facts::gather(invocation)? };
+    let facts = facts::Facts { cwd: None, ..look(invocation)? };
     detached(invocation, &program, facts, roles, build).map(drop)
 }
 
@@ -162,6 +164,13 @@ fn detached(
     }
 }
 
+/// The host as a start needs to know it.
+fn look(invocation: &Invocation) -> Result<facts::Facts, Failure> {
+    let mut facts = facts::gather(invocation)?;
+    facts.content = content::resolve(invocation, &facts)?;
+    Ok(facts)
+}
+
 /// Whether what the program writes is thrown away.
 fn is_ephemeral(program: &Program, facts: &facts::Facts) -> bool {
     program.ephemeral || ephemeral::is_wanted(&facts.caller)
@@ -179,7 +188,7 @@ fn instance(
     binds::warn_of_missing(&facts.binds);
     // 2. Find or make the writable data.
     let prepared = if is_ephemeral(program, facts) {
-        ephemeral::prepare(invocation, &facts.caller)
+        ephemeral::prepare(invocation, &facts.caller, plan.stacking.stack())
     } else {
         data::prepare(invocation, &facts.caller, plan.stacking.stack())
     };
@@ -193,7 +202,7 @@ fn instance(
             // The next attempt makes its own.
             drop(data);
             let invocation = invocation.read_again()?;
-            return instance(&invocation, program, &facts::gather(&invocation)?, roles, build, report);
+            return instance(&invocation, program, &look(&invocation)?, roles, build, report);
         }
         Entered::OtherBase => {
             base::decide(invocation, facts, report.is_none(), &data.directory)?;
@@ -215,6 +224,8 @@ fn instance(
         report.started(running.id);
         return Ok(0);
     }
+    let content = content::steps(&facts.content, &joined.directory, &plan.revision);
+    let files = files.into_iter().chain(content).collect();
     // 4. Be an instance: take the next ID, and the ports of the host that are published.
     let claimed = ports::claim(invocation, &plan, &joined)?;
     let instance = joined.register(&plan, claimed.as_ref().map(ports::Claimed::claims))?;
@@ -277,7 +288,7 @@ struct Guest<'a> {
     id: u64,
     roles: Roles,
     filter: Option<&'a bus::Filter>,
-    /// What puts the files of the installation in place.
+    /// What puts the files of the installation in place, and what its plugs get.
     files: Vec<Step>,
 }
 

@@ -20,6 +20,7 @@ use super::facts::{self, Facts};
 use super::grants::{self, Grant};
 use super::stacking::Stacking;
 use super::{Program, binds, environment, identity, joined_words, revision, terminal_use};
+use crate::content;
 use crate::version::Build;
 
 /// A start that cannot be made.
@@ -126,7 +127,7 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
     let stacking = Stacking::of(config, |name| facts.caller.variable(name));
     Ok(LaunchPlan {
         stacking,
-        shape: shape(config, build, stacking),
+        shape: shape(config, build, stacking).into_iter().chain(content::shape(&facts.content)).collect(),
         layers,
         namespaces,
         command: command(config, program, facts, &account, build, &grants)?,
@@ -141,7 +142,7 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
         terminal: terminal_use(facts.terminals, facts.foreground),
         kind: if root { Kind::Root } else { Kind::Exec },
         words: joined_words(&program.words),
-        makes_points: !grants.is_empty() || !facts.binds.is_empty(),
+        makes_points: !grants.is_empty() || !facts.binds.is_empty() || !facts.content.is_empty(),
         grants,
         portal: config.portal.clone(),
         service: program.service.clone(),

@@ -28,11 +28,12 @@ use super::data::Data;
 use super::detach::{Detached, Report};
 use super::exclusive;
 use super::facts::Facts;
+use super::former;
 use super::plan::LaunchPlan;
 use super::rung::{self, Rung};
 use super::stacking::Stacking;
 use super::stamp::Stamp;
-use crate::{Failure, Invocation, Message, Roles, stack};
+use crate::{Failure, Invocation, Message, Roles, content, stack};
 
 /// A session that this start is going to be part of, with the start lock held.
 #[derive(Debug)]
@@ -131,12 +132,17 @@ pub fn enter(
                 if careful && place.throw_away.is_none() && base::is_other(data, &invocation.image.config)? {
                     return Ok(Entered::OtherBase);
                 }
+                if place.throw_away.is_none() {
+                    former::remember(invocation, &facts.caller, invocation.installation.key.as_ref(), data);
+                }
                 // Goes last when this fails, so that a signal finds everything cleaned up.
                 let mut interrupt = None;
                 let directory = fresh_directory(invocation, place, facts, &starting)?;
                 let fresh = Some(Fresh(Registry::new(&directory)));
                 let caller = &facts.caller;
                 let (external, shape) = external()?;
+                let (plugs, producers) =
+                    content::serve(&facts.content, place.home.as_deref(), place.throw_away.is_none())?;
                 let beginning = Beginning {
                     invocation,
                     data,
@@ -144,10 +150,13 @@ pub fn enter(
                     caller,
                     rung: &rung,
                     external: &external,
+                    packed: place.packed.as_ref(),
                     stack: plan.stacking.stack(),
                     shape,
                     startup: &plan.startup,
                     throw_away: place.throw_away.as_ref().map(|(session, _)| session.clone()),
+                    plugs,
+                    producers,
                 };
                 let (server, server_state, pid) = beginning.begin(held, &mut interrupt)?;
                 let (data, children) = (data.to_owned(), vec![pid]);

@@ -220,7 +220,7 @@ fn copy(setting: Setting, from: &Config, to: &mut Config) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::declared::{Connection, Declared, Layout, LayoutKind, Port, Service};
+    use crate::image::declared::{Connection, Declared, Identity, Layout, LayoutKind, Port, Service};
     use crate::image::{Digest, Permission};
 
     fn image() -> Config {
@@ -282,8 +282,8 @@ mod tests {
                 connections: vec![Connection {
                     plug: "p".into(),
                     file: b"/f".to_vec(),
-                    slot: None,
-                    identity: Digest([1; 32]),
+                    slot: "s".into(),
+                    identity: Identity { image: [1; 16], layers: Digest([1; 32]), slot: Digest([1; 32]) },
                 }],
                 ..Declared::default()
             },

@@ -109,7 +109,7 @@ impl Instance {
     /// Whether the process of this record still runs.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        process::running_since(self.pid) == Some(self.started)
+        process::start_time(self.pid) == Some(self.started)
     }
 }
 
@@ -276,7 +276,7 @@ impl Registry {
         for name in [index::FILE, "alive", "host.fifo", "host.log"] {
             let _ = fs::remove_file(self.session.join(name));
         }
-        for name in ["layers", "root"] {
+        for name in ["layers", "root", "content"] {
             let _ = fs::remove_dir(self.session.join(name));
         }
         let _ = fs::remove_dir(&self.session);

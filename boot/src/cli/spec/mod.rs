@@ -1,7 +1,9 @@
 //! The commands of an image: the one definition that dispatch, help, man pages and completions are made from.
 
+mod content;
 mod key;
 mod layers;
+mod publisher;
 mod services;
 mod settings;
 
@@ -106,9 +108,12 @@ pub const COMMANDS: &[Spec] = &[
     settings::REMOTE,
     services::PORT,
     services::SERVICE,
+    content::CONTENT,
     layers::LAYER,
     layers::OCI,
     layers::DATA,
+    publisher::KEY_PAIR,
+    publisher::SIGN,
     Spec {
         name: "instance",
         summary: "Manage running instances",
@@ -299,7 +304,7 @@ pub fn find(word: &OsStr) -> Option<&'static Spec> {
 }
 
 /// Operations of the commands in `settings` that read only.
-const READING: [&str; 3] = ["list", "show", "explain"];
+const READING: [&str; 4] = ["list", "show", "explain", "connections"];
 
 /// Whether a command with these words after it runs something or changes the image.
 #[must_use]

@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 
 use crate::image::declared::{
-    Alias, Connection, Declared, Hook, HookKind, Layout, LayoutKind, Plug, Port, Publisher, Service, Slot,
+    Alias, Connection, Declared, Hook, HookKind, Identity, Layout, LayoutKind, Plug, Port, Publisher, Service, Slot,
 };
 use crate::image::{Digest, NamedBit};
 
@@ -81,13 +81,16 @@ struct PlugV3 {
 struct ConnectionV3 {
     plug: String,
     file: Vec<u8>,
-    slot: Option<String>,
-    identity: [u8; 32],
+    slot: String,
+    image: [u8; 16],
+    layers: [u8; 32],
+    shared: [u8; 32],
 }
 
 #[derive(Encode, Decode)]
 struct PublisherV3 {
     key: [u8; 32],
+    program: [u8; 32],
     signature: [u8; 64],
 }
 
@@ -119,7 +122,9 @@ impl From<&Declared> for DeclaredV3 {
             plug: connection.plug.clone(),
             file: connection.file.clone(),
             slot: connection.slot.clone(),
-            identity: connection.identity.0,
+            image: connection.identity.image,
+            layers: connection.identity.layers.0,
+            shared: connection.identity.slot.0,
         };
         let service = |service: &Service| ServiceV3 {
             name: service.name.clone(),
@@ -147,9 +152,11 @@ impl From<&Declared> for DeclaredV3 {
             plugs: declared.plugs.iter().map(plug).collect(),
             connections: declared.connections.iter().map(connection).collect(),
             version: declared.version.clone(),
-            publisher: declared
-                .publisher
-                .map(|publisher| PublisherV3 { key: publisher.key, signature: publisher.signature }),
+            publisher: declared.publisher.map(|publisher| PublisherV3 {
+                key: publisher.key,
+                program: publisher.program.0,
+                signature: publisher.signature,
+            }),
         }
     }
 }
@@ -191,7 +198,7 @@ impl TryFrom<DeclaredV3> for Declared {
             plug: wire.plug,
             file: wire.file,
             slot: wire.slot,
-            identity: Digest(wire.identity),
+            identity: Identity { image: wire.image, layers: Digest(wire.layers), slot: Digest(wire.shared) },
         };
         Ok(Self {
             layouts: wire.layouts.into_iter().map(layout).collect::<Result<_, _>>()?,
@@ -216,7 +223,11 @@ impl TryFrom<DeclaredV3> for Declared {
             plugs: wire.plugs.into_iter().map(plug).collect(),
             connections: wire.connections.into_iter().map(connection).collect(),
             version: wire.version,
-            publisher: wire.publisher.map(|publisher| Publisher { key: publisher.key, signature: publisher.signature }),
+            publisher: wire.publisher.map(|publisher| Publisher {
+                key: publisher.key,
+                program: Digest(publisher.program),
+                signature: publisher.signature,
+            }),
         })
     }
 }

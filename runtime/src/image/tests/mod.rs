@@ -11,7 +11,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::declared::{
-    Alias, Connection, Declared, Hook, HookKind, Layout, LayoutKind, Plug, Port, Publisher, Service, Slot,
+    Alias, Connection, Declared, Hook, HookKind, Identity, Layout, LayoutKind, Plug, Port, Publisher, Service, Slot,
 };
 use super::*;
 
@@ -39,7 +39,7 @@ pub const FACTS: LayerFacts = LayerFacts { kind: LayerKind::Squashfs, inodes: 3,
 
 /// Bytes at the end of [`config`] that version 2 and version 3 added.
 pub const STARTUP_LEN: usize = 11;
-pub const DECLARED_LEN: usize = 368;
+pub const DECLARED_LEN: usize = 447;
 
 /// A config that uses every field.
 pub fn config() -> Config {
@@ -93,11 +93,11 @@ pub fn config() -> Config {
             connections: vec![Connection {
                 plug: "libs".to_owned(),
                 file: b"/p".to_vec(),
-                slot: Some("libs".to_owned()),
-                identity: Digest([4; 32]),
+                slot: "libs".to_owned(),
+                identity: Identity { image: [9; 16], layers: Digest([4; 32]), slot: Digest([7; 32]) },
             }],
             version: Some("2.0".to_owned()),
-            publisher: Some(Publisher { key: [5; 32], signature: [6; 64] }),
+            publisher: Some(Publisher { key: [5; 32], program: Digest([7; 32]), signature: [6; 64] }),
         },
         layers: Vec::new(),
     }
