@@ -1,63 +1,11 @@
-//! Content that images share: the documentation's own examples, and what can go wrong.
+//! Content that images share: the documentation's own examples, and how it appears.
 
 mod harness;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 
-use harness::{FIM, Running, TestCommand, World, world};
-
-/// An image at `name` in the world, of a tree with these files, which prints their own names where they are programs.
-fn image(world: &World, name: &str, files: &[(&str, &str)], options: &[&str]) -> PathBuf {
-    let tree = world.path(format!("{name}.tree"));
-    fs::create_dir_all(&tree).unwrap();
-    for (file, content) in files {
-        let path = tree.join(file);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, content).unwrap();
-        if content.starts_with("#!") {
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        }
-    }
-    let image = world.path(name);
-    world::build(&tree, &image, &[&["--boot", "none"], options].concat()).succeeds().quietly();
-    image
-}
-
-/// A command on another image of the world.
-fn on(world: &World, image: impl AsRef<Path>, args: &[&str]) -> TestCommand {
-    world.equip(TestCommand::new(world.path(image))).args(args)
-}
-
-/// `fim-content` of the world's own image, the consumer.
-fn content(world: &World, args: &[&str]) -> TestCommand {
-    world.app(&["fim-content"]).args(args)
-}
-
-/// A producer that shares these paths by a slot `s` for content `c`.
-fn producer(world: &World, name: &str, files: &[(&str, &str)], slot: &[&str]) {
-    image(world, name, files, &[]);
-    on(world, name, &["fim-content", "slot", "s", "--content", "c"]).args(slot).run().succeeds().quietly();
-}
-
-/// A world whose image has the plug `p` for content `c`, with this target.
-fn consumer(target: &str, options: &[&str]) -> World {
-    let world = World::new();
-    content(&world, &["plug", "p", "--content", "c", "--target", target]).args(options).run().succeeds().quietly();
-    world
-}
-
-fn connect(world: &World, producer: &str) {
-    content(world, &["connect", "p", producer]).run().succeeds().quietly();
-}
-
-/// An instance that waits for its stdin.
-fn waiting(command: TestCommand) -> Running {
-    let mut running = command.spawn();
-    running.expect("ready");
-    running
-}
+use harness::content::{connect, consumer, content, image, on, producer, waiting};
+use harness::{World, world};
 
 const HELLO: &str = "#!/bin/sh\necho hello from the producer\n";
 
@@ -102,36 +50,6 @@ fn sharing_a_library() {
     content(&world, &["plug", "lib0-1604", "--target", "$SNAP/extra-libs"]).run().succeeds();
     content(&world, &["connect", "lib0-1604", "./lib01604.flatimage"]).run().succeeds();
     assert_eq!(world.sh("cat $FIM_ROOT_DIR/extra-libs/libzero.so.0; cat /extra-libs/deep/x").prints(), "library 0x");
-}
-
-#[test]
-fn a_default_provider_serves_what_nobody_connected() {
-    let world = World::new();
-    image(&world, "lib01604.flatimage", &[("lib/l", "library")], &["--version", "1.10"]);
-    on(&world, "lib01604.flatimage", &["fim-content", "slot", "lib0-1604", "--read", "$SNAP/lib"]).run().succeeds();
-    let plug = ["plug", "lib0-1604", "--target", "$SNAP/extra-libs", "--default-provider", "lib01604.flatimage"];
-    content(&world, &plug).run().succeeds();
-    // Unsigned images never connect by themselves: the user is asked, or told how.
-    world.sh("cat /extra-libs/l").fails_naming(&[
-        "default provider",
-        "lib01604.flatimage",
-        "same publisher",
-        "fim-content connect lib0-1604",
-    ]);
-    let mut terminal = harness::Terminal::open(&world);
-    terminal.enter("$IMAGE fim-exec cat /extra-libs/l; echo");
-    terminal.expect("Connect the plug 'lib0-1604'");
-    terminal.enter("y");
-    terminal.expect("library");
-    // That was a consent for good.
-    assert_eq!(world.sh("cat /extra-libs/l").prints(), "library");
-    // Of the same publisher, nobody is asked.
-    content(&world, &["disconnect", "lib0-1604"]).run().succeeds();
-    world.equip(TestCommand::new(FIM)).args(["key-pair", "key"]).run().succeeds();
-    for image in ["lib01604.flatimage", "app.flatimage"] {
-        world.equip(TestCommand::new(FIM)).args(["sign", image, "--key", "key"]).run().succeeds();
-    }
-    assert_eq!(world.sh("cat /extra-libs/l").prints(), "library");
 }
 
 #[test]
@@ -251,126 +169,76 @@ fn every_element_of_a_list_is_shared_and_directories_are_merged() {
 }
 
 #[test]
-fn consent_is_bound_to_what_the_producer_was() {
+fn two_images_may_use_each_other() {
     let world = consumer("$FIM_ROOT_DIR/x", &[]);
-    producer(&world, "one.flatimage", &[("d/f", "old")], &["--read", "$FIM_ROOT_DIR/d"]);
-    connect(&world, "one.flatimage");
-    assert_eq!(world.sh("cat /x/f").prints(), "old");
-    // Settings of the producer do not matter.
-    on(&world, "one.flatimage", &["fim-perms", "add", "network"]).run().succeeds();
-    assert_eq!(world.sh("cat /x/f").prints(), "old");
-    // What the slot shares does.
-    on(&world, "one.flatimage", &["fim-content", "unslot", "s"]).run().succeeds();
-    world.sh("true").fails_naming(&["'p'", "one.flatimage:s", "no slot 's'", "it has no slots", "disconnect p"]);
-    let wider = ["fim-content", "slot", "s", "--content", "c", "--read", "$FIM_ROOT_DIR"];
-    on(&world, "one.flatimage", &wider).run().succeeds();
-    let accept = format!("fim-content connect p {}:s accepts it", world.path("one.flatimage").display());
-    world.sh("true").fails_naming(&["is not what it was", "its slot shares something else", &accept]);
-    connect(&world, "one.flatimage");
-    assert_eq!(world.sh("cat /x/d/f").prints(), "old");
-    // Another version of the application, another image.
-    for (content, change) in [("same", "it is another image"), ("other", "it is another image")] {
-        fs::remove_file(world.path("one.flatimage")).unwrap();
-        image(&world, "one.flatimage", &[("d/f", content)], &[]);
-        on(&world, "one.flatimage", &wider).run().succeeds();
-        world.sh("true").fails_naming(&["is not what it was when it was connected", change]);
+    world::copy(world.image(), &world.path("other.flatimage"));
+    for image in ["app.flatimage", "other.flatimage"] {
+        let slot = ["fim-content", "slot", "s", "--content", "c", "--read", "$SNAP/etc", "--write", "$SNAP_COMMON"];
+        on(&world, image, &slot).run().succeeds();
     }
-    // On a terminal the user is asked; no is no.
-    let mut terminal = harness::Terminal::open(&world);
-    terminal.enter("$IMAGE fim-exec cat /x/d/f; echo code $?");
-    terminal.expect("is not what it was when it was connected");
-    terminal.expect("Use it? [y/N]");
-    terminal.enter("n");
-    terminal.expect("code 125");
-    terminal.prompt();
-    terminal.enter("$IMAGE fim-exec cat /x/d/f; echo code $?");
-    terminal.expect("[y/N]");
-    terminal.enter("y");
-    terminal.expect("other");
-    terminal.expect("code 0");
-    assert_eq!(world.sh("cat /x/d/f").prints(), "other");
-    // A commit of the producer makes another version of it.
-    world::copy(world.image(), &world.path("two.flatimage"));
-    on(&world, "two.flatimage", &["fim-content", "unplug", "p"]).run().succeeds();
-    on(&world, "two.flatimage", &["fim-content", "slot", "s", "--content", "c", "--read", "$SNAP/etc"])
-        .run()
-        .succeeds();
+    connect(&world, "other.flatimage");
+    on(&world, "other.flatimage", &["fim-content", "connect", "p", "app.flatimage"]).run().succeeds();
+    let mut running = waiting(world.sh("echo mine > $FIM_COMMON/f; echo ready; read line; cat /x/common/g"));
+    // The plugs of the other are not followed.
+    let script = "cat /x/common/f; echo theirs > $FIM_COMMON/g; ls /x";
+    let listed = on(&world, "other.flatimage", &["fim-exec", "sh", "-c", script]).prints();
+    assert_eq!(listed, "mine\ncommon\nrelease");
+    running.say("go\n");
+    running.expect("theirs");
+    running.wait().succeeds();
+    // Even itself.
     content(&world, &["disconnect", "p"]).run().succeeds();
-    connect(&world, "two.flatimage");
-    on(&world, "two.flatimage", &["fim-root", "sh", "-c", "echo new > /etc/new"]).run().succeeds();
-    assert_eq!(world.sh("ls /x").prints(), "release", "what is written is not shared");
-    on(&world, "two.flatimage", &["fim-layer", "commit", "binary"]).run().succeeds();
-    world.sh("true").fails_naming(&["its layers are others (a new version?)"]);
-    connect(&world, "two.flatimage");
-    assert_eq!(world.sh("cat /x/new").prints(), "new");
+    connect(&world, "app.flatimage");
+    assert_eq!(world.sh("cat /x/common/f").prints(), "mine");
 }
 
 #[test]
-fn what_does_not_fit_is_refused_and_changes_nothing() {
-    let world = consumer("$FIM_ROOT_DIR/x", &["--least", "1.10"]);
-    producer(&world, "one.flatimage", &[("d/f", "x")], &["--read", "$FIM_ROOT_DIR/d"]);
-    let bytes = fs::read(world.image()).unwrap();
-    let before = content(&world, &["list"]).prints();
-    assert_eq!(before, "plug:p:c:--target $FIM_ROOT_DIR/x --least 1.10");
-    for (words, complaints) in [
-        (&[][..], &["Missing op for 'fim-content'"][..]),
-        (&["frobnicate"], &["Invalid content operation 'frobnicate'"]),
-        (&["slot"], &["Missing name for 'slot'"]),
-        (&["slot", "a b", "--read", "$FIM_DATA"], &["Invalid name 'a b'", "letters"]),
-        (&["slot", "../x", "--read", "$FIM_DATA"], &["Invalid name '../x'"]),
-        (&["slot", "s"], &["share nothing", "--read"]),
-        (&["slot", "s", "--read"], &["Missing value for '--read'"]),
-        (&["slot", "s", "--read", "/etc"], &["'/etc'", "must begin with $FIM_ROOT_DIR"]),
-        (&["slot", "s", "--read", "$FIM_DATA/../x"], &["holds '..'"]),
-        (&["slot", "s", "--write", "$SNAP/x"], &["'$SNAP/x' cannot be shared for writing", "read-only"]),
-        (&["slot", "s", "--read", "$SNAP", "--content", ""], &["Invalid content ID ''"]),
-        (&["slot", "s", "--read", "$SNAP", "extra"], &["Trailing arguments for fim-content: ['extra',]"]),
-        (&["slot", "s", "--read", "$SNAP", "--source", "--source"], &["'--source' was given twice"]),
-        (&["plug", "q"], &["'q' has no target", "--target"]),
-        (&["plug", "p", "--target", "$FIM_ROOT_DIR/y"], &["there is a plug 'p' already", "unplug p"]),
-        (&["plug", "q", "--target", "$SNAP/x/"], &["the plug 'p' has $FIM_ROOT_DIR/x already"]),
-        (&["plug", "q", "--target", "$SNAP"], &["hide the whole application"]),
-        (&["plug", "q", "--target", "$SNAP/proc/1"], &["$FIM_ROOT_DIR/proc/1", "each instance's own"]),
-        (&["plug", "q", "--target", "$SNAP/dev"], &["each instance's own"]),
-        (&["plug", "q", "--target", "/x"], &["must begin with"]),
-        (&["plug", "q", "--target", "$SNAP/y", "--least", ">=1"], &["Invalid version '>=1'"]),
-        (&["plug", "q", "--target", "$SNAP/y", "--digest", "12"], &["Invalid digest '12'", "64 hexadecimal"]),
-        (&["unslot", "s"], &["no slot 's'", "it has no slot at all"]),
-        (&["unplug", "q"], &["no plug 'q': it has p"]),
-        (&["connect", "p"], &["Incorrect number of arguments for 'connect'"]),
-        (&["connect", "q", "one.flatimage"], &["no plug 'q': it has p"]),
-        (&["connect", "p", "gone"], &["gone", "No such file"]),
-        (&["connect", "p", "home"], &["home", "no regular file"]),
-        (&["connect", "p", "one.flatimage.tree/d/f"], &["d/f cannot be used"]),
-        (&["connect", "p", "one.flatimage"], &["does not fit", "no version", "1.10 or later"]),
-        (&["connect", "p", "one.flatimage:t"], &["it has no slot 't' (its slots: s for c)"]),
-        (&["disconnect", "p"], &["'p' is not connected"]),
-        (&["connections", "x"], &["Trailing arguments"]),
-        (&["inherit", "x"], &["Trailing arguments"]),
+fn every_kind_of_start_gets_it() {
+    let world = consumer("$FIM_ROOT_DIR/x", &[]);
+    producer(&world, "one.flatimage", &[("d/f", "one")], &["--read", "$FIM_ROOT_DIR/d"]);
+    producer(&world, "two.flatimage", &[("e/g", "two")], &["--read", "$FIM_ROOT_DIR/e", "--write", "$FIM_COMMON"]);
+    connect(&world, "one.flatimage");
+    let script = "cd /x; cat f";
+    assert_eq!(world.sh(script).env("FIM_OVERLAY", "unionfs").prints(), "one");
+    connect(&world, "two.flatimage");
+    let script = "cd /x; cat f e/g 2>/dev/null; cat g 2>/dev/null; ls";
+    let expected = "onetwocommon\nf\ng";
+    for command in [
+        world.sh(script),
+        world.root_sh(script),
+        world.sh(script).env("FIM_OVERLAY", "unionfs"),
+        world.app(&["fim-exec", "--ephemeral", "sh", "-c", script]),
+        world.app(&["-c", script]),
+        world.sh(script).env("FIM_CASEFOLD", "1"),
     ] {
-        content(&world, words).fails_naming(complaints);
+        let outcome = command.run();
+        assert_eq!(outcome.text(), expected, "{outcome:?}");
+        world.wait_for_end();
     }
-    assert_eq!(content(&world, &["list"]).prints(), before);
-    assert!(fs::read(world.image()).unwrap() == bytes && !world.data().exists());
-    // Versions count by numbers.
-    for (version, fits) in [("1.9", false), ("1.10-rc1", false), ("1.10", true), ("2", true)] {
-        let name = format!("v{version}.flatimage");
-        image(&world, &name, &[("d/f", version)], &["--version", version]);
-        on(&world, &name, &["fim-content", "slot", "s", "--content", "c", "--read", "$SNAP/d"]).run().succeeds();
-        let connect = content(&world, &["connect", "p", &name]);
-        if fits {
-            connect.run().succeeds();
-            assert_eq!(world.sh("cat /x/f").prints(), version);
-            content(&world, &["disconnect", "p", &name]).run().succeeds().quietly();
-        } else {
-            connect.fails_naming(&[&format!("its version is {version}, and the plug takes 1.10 or later")]);
-        }
-    }
-    // Content IDs must match, also when the slot is named.
-    let other = ["fim-content", "slot", "o", "--content", "other", "--read", "$SNAP/d"];
-    on(&world, "v2.flatimage", &other).run().succeeds();
-    content(&world, &["connect", "p", "v2.flatimage:o"]).fails_naming(&["content 'other'", "takes 'c'"]);
-    on(&world, "v2.flatimage", &["fim-content", "slot", "t", "--content", "c", "--read", "$SNAP/d"]).run().succeeds();
-    content(&world, &["connect", "p", "v2.flatimage"]).fails_naming(&["several slots", "s, t", "FILE:SLOT"]);
-    content(&world, &["connect", "p", "v2.flatimage:t"]).run().succeeds();
+    world.assert_nothing_left();
+    let left: Vec<_> = fs::read_dir(world.upper("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name == "x"), "{left:?}");
+}
+
+#[test]
+fn files_that_a_producer_writes_can_be_shared_for_reading() {
+    let world = consumer("$FIM_ROOT_DIR/x", &[]);
+    world::copy(world.image(), &world.path("server.flatimage"));
+    on(&world, "server.flatimage", &["fim-content", "unplug", "p"]).run().succeeds();
+    let slot = ["fim-content", "slot", "s", "--content", "c", "--read", "$FIM_COMMON/pub/"];
+    on(&world, "server.flatimage", &slot).run().succeeds();
+    connect(&world, "server.flatimage");
+    let produce = |script: &str| on(&world, "server.flatimage", &["fim-exec", "sh", "-c", script]).run().succeeds();
+    let mut running = waiting(world.sh("echo ready; read line; cat /x/f; touch /x/g; echo > /x/f"));
+    produce("echo new > $FIM_COMMON/pub/f");
+    running.say("go\n");
+    running.expect("new");
+    let outcome = running.wait().exits(1);
+    assert_eq!(outcome.stderr().matches("Read-only file system").count(), 2, "{outcome:?}");
+    // Beside files of applications, and below a name of its own.
+    world.wait_for_end();
+    producer(&world, "one.flatimage", &[("d/g", "g")], &["--read", "$SNAP/d"]);
+    connect(&world, "one.flatimage");
+    assert_eq!(world.sh("cat /x/f /x/g").prints(), "new\ng");
+    world.root_sh("echo > /x/f").run().exits(1).complains_of(&["Read-only"]);
 }

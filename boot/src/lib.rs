@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod agreement;
+mod alias;
 pub mod build;
 mod cache;
 pub mod cli;
@@ -11,13 +12,17 @@ mod data;
 pub mod doctor;
 mod draft;
 pub mod extract;
+mod fetch;
+mod host_program;
 pub mod inspect;
 pub mod instance;
 mod interrupt;
 mod key;
 pub mod launch;
 mod layer;
+mod layout;
 pub mod oci;
+mod percent;
 mod port;
 pub mod portal;
 mod progress;

@@ -4,12 +4,13 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Component;
 
-use runtime::image::declared::{Plug, Slot};
+use runtime::image::declared::{Connection, Plug, Slot};
 use runtime::image::{self, Digest};
+use runtime::installation::Setting;
 use runtime::installation::places::{Place, Placed};
 use runtime::version::Version;
 
-use crate::settings::{bytes, no_more};
+use crate::settings::{bytes, change_own, no_more};
 use crate::{Failure, Invocation, Message, cli};
 
 /// Most bytes of a name or a content ID.
@@ -236,17 +237,28 @@ pub(super) fn unslot(invocation: &Invocation, words: &[OsString]) -> Result<i32,
     })
 }
 
-/// `fim-content unplug`. The connections of the plug in the image go with it.
+/// `fim-content unplug`. Its connections go with it, those of the image and those of this installation.
 pub(super) fn unplug(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> {
     let (name, rest) = name(words, "unplug")?;
     no_more("content", &rest)?;
+    let forget = |connections: &mut Vec<Connection>| connections.retain(|connection| connection.plug != name);
     image::update::<_, Failure>(&invocation.path, |config| {
         let plugs = &mut config.declared.plugs;
         let at = plugs.iter().position(|plug| plug.name == name).ok_or_else(|| no_plug(&name, plugs))?;
         plugs.remove(at);
-        config.declared.connections.retain(|connection| connection.plug != name);
-        Ok(0)
-    })
+        forget(&mut config.declared.connections);
+        Ok(())
+    })?;
+    // Where the installation has none of its own, they are the image's.
+    let connections = &invocation.image.config.declared.connections;
+    let own = invocation.inherited.as_ref().is_some_and(|image| image.declared.connections != *connections);
+    if own && connections.iter().any(|connection| connection.plug == name) {
+        change_own(invocation, Setting::Content, |config| {
+            forget(&mut config.declared.connections);
+            Ok(())
+        })?;
+    }
+    Ok(0)
 }
 
 fn no_slot(name: &str, slots: &[Slot]) -> Failure {

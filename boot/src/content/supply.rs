@@ -190,6 +190,9 @@ pub(crate) fn serve(
     home: Option<&Path>,
     record: bool,
 ) -> Result<(Vec<content::Plug>, Vec<Rc<Producer>>), Failure> {
+    if supplies.is_empty() {
+        return Ok((Vec::new(), Vec::new()));
+    }
     let mut names = names(supplies, home, record)?.into_iter();
     let (mut plugs, mut producers): (_, Vec<Rc<Producer>>) = (Vec::new(), Vec::new());
     for supply in supplies {

@@ -304,6 +304,8 @@ impl Guest<'_> {
         sandbox.steps.extend(self.filter.iter().flat_map(|filter| filter.steps.iter().cloned()));
         sandbox.steps.extend(self.files.iter().cloned());
         sandbox.steps.extend(self.portal().map(|directory| crate::portal::bind(&directory)));
+        // Last: they show files of the installation, and nothing that comes after would be seen through them.
+        sandbox.steps.extend(self.plan.layouts.iter().cloned().map(Step::Layouts));
         sandbox
     }
 
@@ -416,7 +418,7 @@ impl Guest<'_> {
         };
         title::set("fim-owners", b"fim: owners of an instance");
         descriptor::detach_standard_streams().map_err(emulation)?;
-        emulator.begin(listener, mounts, &sandbox.passing()).map(Some).map_err(emulation)
+        emulator.begin(listener, mounts, &self.sandbox().passing()).map(Some).map_err(emulation)
     }
 }
 

@@ -1,13 +1,13 @@
 //! Opening what a guest has made, below a directory of its installation: no link of the guest's leads out of it.
 
-use std::fs::{DirBuilder, File};
-use std::io;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{Mode, mkdirat};
 
 use super::Kind;
 
@@ -32,21 +32,8 @@ pub fn beneath(directory: &Path, path: &Path, make: bool) -> Result<(OwnedFd, Ki
     let mut options = File::options();
     options.read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW);
     let root = options.open(directory).map_err(|error| refused(error.to_string()))?;
-    if make {
-        make_all(&root, path).map_err(|error| refused(format!("cannot make the directory: {error}")))?;
-    }
-    let opened = open(&root, path).map_err(|errno| {
-        refused(match errno {
-            Errno::EXDEV => "it leads out of the directory that is shared, by a link or another file system".to_owned(),
-            Errno::ELOOP => "its links lead in circles".to_owned(),
-            Errno::ENOENT => {
-                "there is no such file; start the producer first, or have the path of the slot end with / \
-                              for a directory that is made"
-                    .to_owned()
-            }
-            errno => errno.desc().to_owned(),
-        })
-    })?;
+    let made = if make { make_all(&root, path) } else { Ok(()) };
+    let opened = made.and_then(|()| open(&root, path)).map_err(|errno| refused(reason(errno)))?;
     let stat = nix::sys::stat::fstat(&opened).map_err(|errno| refused(errno.desc().to_owned()))?;
     let kind = if stat.st_mode & libc::S_IFMT == libc::S_IFDIR { Kind::Directory } else { Kind::File };
     Ok((opened, kind))
@@ -60,7 +47,8 @@ fn open(root: &File, path: &Path) -> nix::Result<OwnedFd> {
     openat2(root.as_fd(), path, how)
 }
 
-fn make_all(root: &File, path: &Path) -> io::Result<()> {
+/// Makes the directories of `path` that are missing, each in the one that was opened before.
+fn make_all(root: &File, path: &Path) -> nix::Result<()> {
     let mut made = PathBuf::new();
     for name in path {
         let parent = open(root, &made)?;
@@ -72,14 +60,25 @@ fn make_all(root: &File, path: &Path) -> io::Result<()> {
                 continue;
             }
         }
-        use std::os::fd::AsRawFd;
-        let place = Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name);
-        match DirBuilder::new().mode(0o755).create(place) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
+            Err(errno) if errno != Errno::EEXIST => return Err(errno),
             _ => {}
         }
     }
     Ok(())
+}
+
+fn reason(errno: Errno) -> String {
+    match errno {
+        Errno::EXDEV => "it leads out of the directory that is shared, by a link or another file system".to_owned(),
+        Errno::ELOOP => "its links lead in circles".to_owned(),
+        Errno::ENOENT => {
+            "there is no such file; start the producer first, or have the path of the slot end with / for a \
+                          directory that is made"
+                .to_owned()
+        }
+        errno => errno.desc().to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -34,9 +34,10 @@ pub(super) fn place(plug: &str, mount: Detached, target: &Path, points: Option<&
     }
     let again = mount::clone_descriptor(&mount, true).map_err(|errno| failed(errno.desc().to_owned()))?;
     attach(mount, target, directory, points).map_err(|error| failed(crate::error::chain(&error)))?;
-    // By its real path, which links may have made another one.
+    // By its real path, which links may have made another one, also those that led nowhere before.
     let point = open_point(target).map_err(reason)?;
     let real = fs::read_link(format!("/proc/self/fd/{}", point.as_raw_fd())).map_err(reason)?;
+    allowed(target, &real).map_err(failed)?;
     if real.starts_with(FILES) {
         return Ok(());
     }

@@ -276,10 +276,14 @@ impl Registry {
         for name in [index::FILE, "alive", "host.fifo", "host.log"] {
             let _ = fs::remove_file(self.session.join(name));
         }
-        for name in ["layers", "root", "content"] {
+        for name in ["layers", "root"] {
             let _ = fs::remove_dir(self.session.join(name));
         }
-        let _ = fs::remove_dir(&self.session);
+        if fs::remove_dir(&self.session).is_err_and(|error| error.kind() == io::ErrorKind::DirectoryNotEmpty) {
+            // Few sessions have this one.
+            let _ = fs::remove_dir(self.session.join("content"));
+            let _ = fs::remove_dir(&self.session);
+        }
     }
 
     /// The IDs of all that have a place here, dead or alive, in ascending order. Foreign names are passed over.

@@ -1,8 +1,10 @@
 //! The commands of an image: the one definition that dispatch, help, man pages and completions are made from.
 
+mod alias;
 mod content;
 mod key;
 mod layers;
+mod layout;
 mod publisher;
 mod services;
 mod settings;
@@ -97,9 +99,11 @@ pub const COMMANDS: &[Spec] = &[
         frees_file: true,
     },
     key::KEY,
+    alias::ALIAS,
     settings::PERMS,
     settings::ENV,
     settings::BIND,
+    layout::LAYOUT,
     settings::BOOT,
     settings::UNSHARE,
     settings::OVERLAY,
@@ -109,6 +113,8 @@ pub const COMMANDS: &[Spec] = &[
     services::PORT,
     services::SERVICE,
     content::CONTENT,
+    content::CONTENT,
+    services::SERVICE,
     layers::LAYER,
     layers::OCI,
     layers::DATA,
@@ -304,7 +310,7 @@ pub fn find(word: &OsStr) -> Option<&'static Spec> {
 }
 
 /// Operations of the commands in `settings` that read only.
-const READING: [&str; 4] = ["list", "show", "explain", "connections"];
+const READING: [&str; 5] = ["list", "show", "explain", "connections", "check"];
 
 /// Whether a command with these words after it runs something or changes the image.
 #[must_use]
