@@ -213,7 +213,7 @@ fn what_cannot_sign_changes_nothing() {
     fs::set_permissions(world.path("key"), fs::Permissions::from_mode(0o644)).unwrap();
     sign(&world, "key").run().succeeds().complains_of(&["warning: others can use the secret key key", "chmod 600"]);
     if !is_root() {
-        fs::set_permissions(world.path("key"), fs::Permissions::from_mode(0o0)).unwrap();
+        fs::set_permissions(world.path("key"), fs::Permissions::from_mode(0o000)).unwrap();
         sign(&world, "key").fails_naming(&["cannot read the key key: Permission denied"]);
     }
 }

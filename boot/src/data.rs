@@ -16,6 +16,7 @@ use runtime::{base, mount_server};
 use serde_json::json;
 
 use crate::agreement::agreed;
+use crate::fetch;
 use crate::launch::exclusive::{self, Exclusive};
 use crate::launch::{data, facts, rung};
 use crate::layer::reset;
@@ -24,7 +25,7 @@ use crate::stack::MANAGED;
 use crate::{Failure, Invocation, Message, cli};
 
 /// What `clear` removes, besides the writable layer. Locks stay: whoever waits for one must not find another.
-const OURS: [&str; 9] = [
+const OURS: [&str; 10] = [
     MANAGED,
     rung::NAME,
     ledger::NAME,
@@ -34,6 +35,7 @@ const OURS: [&str; 9] = [
     revision::FILES,
     revision::RECORD,
     belongs_to::RECORD,
+    fetch::NAME,
 ];
 
 /// Runs `fim-data` with the words after it; returns its exit code.

@@ -100,6 +100,10 @@ fn names<T: NamedBit>(set: NamedSet<T>) -> Vec<&'static str> {
 pub fn to_json(image: &Image, standing: Standing) -> Value {
     let config = &image.config;
     let layers: Vec<_> = config.layers.iter().map(layer_json).collect();
+    let aliases = config.declared.aliases.iter().map(|alias| {
+        let command: Vec<_> = alias.words.iter().map(|word| text(word)).collect();
+        json!({ "command": command, "name": alias.name })
+    });
     let binds = config.binds.iter().map(|bind| {
         json!({
             "dst": text(&bind.dst), "required": bind.required, "src": text(&bind.src), "type": bind.kind.name(),
@@ -117,6 +121,7 @@ pub fn to_json(image: &Image, standing: Standing) -> Value {
     });
     json!({
         "config": {
+            "aliases": aliases.collect::<Vec<_>>(),
             "binds": binds.collect::<Vec<_>>(),
             "boot": boot,
             "casefold": config.casefold,
@@ -197,6 +202,10 @@ fn write_text(image: &Image, standing: Standing, out: &mut dyn Write) -> io::Res
     for bind in &config.binds {
         writeln!(out, "bind:         {} {} {}", bind.kind.name(), text(&bind.src), text(&bind.dst))?;
     }
+    for alias in &config.declared.aliases {
+        let words = alias.words.iter().map(|word| text(word)).collect::<Vec<_>>();
+        writeln!(out, "alias:        {} {}", alias.name, words.join(" "))?;
+    }
     for (index, layer) in config.layers.iter().enumerate() {
         let ratio = ratio(layer).map_or_else(String::new, |ratio| format!(" (ratio {ratio})"));
         writeln!(out, "layer {index}:")?;
@@ -238,7 +247,10 @@ mod tests {
     fn json_is_sorted_raw_and_ends_with_a_newline() {
         let (_directory, path) = image();
         let printed = output(|out| run(&path, true, out).unwrap());
-        assert!(printed.starts_with("{\n  \"config\": {\n    \"binds\": [],\n    \"boot\": null,"), "{printed}");
+        assert!(
+            printed.starts_with("{\n  \"config\": {\n    \"aliases\": [],\n    \"binds\": [],\n    \"boot\": null,"),
+            "{printed}"
+        );
         assert!(printed.contains("\"env\": {\n      \"A\": \"1\",\n      \"Z\": \"Zoë\"\n    }"), "{printed}");
         assert!(printed.contains("\"ratio\": 0.4,\n      \"size\": 12,"), "{printed}");
         assert!(printed.ends_with(",\n  \"version\": null\n}\n"), "{printed}");

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod agreement;
+mod alias;
 pub mod build;
 mod cache;
 pub mod cli;
@@ -11,6 +12,8 @@ mod data;
 pub mod doctor;
 mod draft;
 pub mod extract;
+mod fetch;
+mod host_program;
 pub mod inspect;
 pub mod instance;
 mod interrupt;
@@ -18,10 +21,12 @@ mod key;
 pub mod launch;
 mod layer;
 pub mod oci;
+mod percent;
 mod port;
 pub mod portal;
 mod progress;
 mod publisher;
+mod service;
 pub mod settings;
 mod stack;
 pub mod stage;

@@ -14,6 +14,7 @@ from instances import instances_section
 from instructions import instructions
 from layers import layers
 from memory import memory
+from ports import ports
 from read import read
 from settings import settings
 from size import size
@@ -29,6 +30,7 @@ SECTIONS = {
     "instances": instances_section,
     "settings": settings,
     "layers": layers,
+    "ports": ports,
     "write": write,
     "cold": cold,
     "size": size,

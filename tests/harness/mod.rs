@@ -9,6 +9,7 @@
 pub mod command;
 pub mod content;
 pub mod debian;
+pub mod http;
 pub mod layers;
 pub mod owners;
 pub mod process;

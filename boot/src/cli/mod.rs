@@ -80,6 +80,8 @@ pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i
         "instance" => crate::instance::run(invocation, rest, roles, build),
         "key" => crate::key::run(invocation, rest),
         "port" => crate::port::run(invocation, rest),
+        "service" => crate::service::run(invocation, rest, roles, build),
+        "alias" => crate::alias::run(invocation, rest),
         "portal" => crate::portal::configure::run(invocation, rest),
         "perms" => settings::sets::perms(invocation, rest),
         "env" => settings::env::run(invocation, rest),

@@ -133,7 +133,7 @@ impl<'a> Search<'a> {
             let question = format!(
                 "The producer {shown} of the plug '{name}' is not what it was when it was connected: {change}. Use it?"
             );
-            if !self.asks || !agreement::ask(&question)? {
+            if !self.asks || agreement::ask(&question)? != Some(true) {
                 return Err(Without::Unusable(Message::boxed(format!(
                     "the producer {shown} of the plug '{name}' is not what it was when it was connected: {change}; \
                      fim-content connect {name} {shown} accepts it"
@@ -206,7 +206,7 @@ impl<'a> Search<'a> {
             return Ok(Some((producer, slot)));
         }
         let question = format!("Connect the plug '{name}' (content '{}') to {}?", plug.content, path.display());
-        if !self.asks || !agreement::ask(&question)? {
+        if !self.asks || agreement::ask(&question)? != Some(true) {
             return Err(Without::Unusable(failed(&format!(
                 "it has not the same publisher, so that it is to be connected once: fim-content connect {name} {}",
                 path.display()

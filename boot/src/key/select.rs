@@ -11,7 +11,7 @@ use runtime::sys::inherited;
 
 use crate::launch::facts::Caller;
 use crate::launch::{data, facts};
-use crate::{Failure, Invocation, Message};
+use crate::{Failure, Invocation, Message, alias};
 
 /// The installation, and the command line without what named it.
 ///
@@ -50,8 +50,8 @@ pub(crate) fn links(path: PathBuf) -> Vec<PathBuf> {
 /// When there is one and it cannot be executed.
 pub(crate) fn redirect(invocation: &Invocation) -> Result<(), Failure> {
     let installation = &invocation.installation;
-    // Keys are managed by the image that they were added to.
-    let manages = invocation.args.first().is_some_and(|word| word == "fim-key");
+    // Keys and their aliases are managed by the image that they were added to.
+    let manages = invocation.args.first().is_some_and(|word| word == "fim-key") || alias::manages(&invocation.args);
     if installation.key.is_none() || installation.keys().is_some() || manages {
         return Ok(());
     }

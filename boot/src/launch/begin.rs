@@ -30,6 +30,8 @@ pub(super) struct Beginning<'a> {
     pub rung: &'a Rung,
     /// Layers outside of the image.
     pub external: &'a [External],
+    /// The layer on top of those, of a throw-away session only.
+    pub packed: Option<&'a External>,
     /// What stacks the layers.
     pub stack: Stack,
     /// What shapes the stack, for the session record.
@@ -58,7 +60,7 @@ impl Beginning<'_> {
                 log::debug!("Layers: mounted through FUSE");
                 Ok(begun)
             }
-            Err(why) if self.stack != Stack::Kernel => {
+            Err(why) if self.stack != Stack::Kernel || self.packed.is_some() => {
                 Err(Message::boxed(format!("{}: {why}", mount_server::diagnose::userspace_without_fuse())))
             }
             Err(why) => {
@@ -86,7 +88,7 @@ impl Beginning<'_> {
             let name = format!("layer {index} of {path}");
             layers.push(Layer { name, source, medium: self.invocation.medium() });
         }
-        for layer in self.external {
+        for layer in self.external.iter().chain(self.packed) {
             let path = layer.path.display();
             log::debug!("Mounting layer from '{path}' with offset '0'");
             log::debug!("Overlay layer '{}'", layers.len());

@@ -14,6 +14,7 @@ use super::facts::Caller;
 use super::former;
 use super::places::{self, DATA, Places, home};
 use super::stacking::Stacking;
+use crate::stack::External;
 use crate::{Failure, Invocation, Message, report};
 
 /// File systems that cannot hold a root, by `statfs.f_type` (linux/magic.h): names differ in more than case, modes stay,
@@ -34,6 +35,8 @@ pub struct Data {
     pub home: Option<PathBuf>,
     /// Set for a throw-away session, which owns its directory.
     pub(super) throw_away: Option<(ThrowAway, Fresh)>,
+    /// The writable layer that a throw-away session is stacked on, where that cannot be the directory itself.
+    pub(super) packed: Option<External>,
 }
 
 /// Where the installation's data may lie, in the order they are tried.
@@ -108,7 +111,7 @@ pub fn place(invocation: &Invocation, caller: &Caller) -> Result<Option<PathBuf>
 /// When no place will do; the message names each and why.
 pub fn prepare(invocation: &Invocation, caller: &Caller, stack: Stack) -> Result<Data, Failure> {
     let directory = find(invocation, caller, invocation.installation.key.as_ref(), stack)?;
-    Ok(Data { home: Some(directory.clone()), directory, throw_away: None })
+    Ok(Data { home: Some(directory.clone()), directory, throw_away: None, packed: None })
 }
 
 /// As [`prepare`], of the installation with this key, with the overlay that is set.

@@ -155,8 +155,14 @@ pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
         zone,
         zone_rule: fs::read("/etc/localtime").ok().and_then(|file| zone_rule(&file)),
         sys: SYS.iter().map(PathBuf::from).filter(|path| path.is_dir()).collect(),
-        now: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+        now: now(),
     })
+}
+
+/// Seconds since the epoch.
+#[must_use]
+pub fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 /// Whether the caller is root with privileges over every ID.

@@ -25,6 +25,7 @@ pub(crate) mod rung;
 pub mod session;
 pub(crate) mod signals;
 pub(crate) mod stacking;
+mod stamp;
 mod starter;
 pub(crate) mod terminal;
 
@@ -37,6 +38,7 @@ use nix::sched::CloneFlags;
 use runtime::control::{Channel, ToGuest};
 use runtime::emulation::{Answering, Emulator};
 use runtime::image::Config;
+use runtime::image::declared::Service;
 use runtime::instance::{self, Start, TerminalUse};
 use runtime::portal::Adoption;
 use runtime::sandbox::plan::{Plan, Step};
@@ -112,23 +114,54 @@ pub fn run(invocation: &Invocation, program: &Program, roles: Roles, build: Buil
     // 1. Look at the host once; decide everything from that, the image and the command line. A detached start goes on
     //    in a daemon, of which this process only hears how it went.
     let facts = look(invocation)?;
-    if program.detached && is_ephemeral(program, &facts) {
+    if program.detached {
+        let id = detached(invocation, program, facts, roles, build)?;
+        return crate::cli::print(&format!("{id}\n")).map(|()| 0);
+    }
+    instance(invocation, program, &facts, roles, build, None)
+}
+
+/// Runs a service of the installation in a detached instance; returns when its command has started. One that runs
+/// already is left alone.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_service(
+    invocation: &Invocation,
+    service: &Service,
+    roles: Roles,
+    build: Build,
+) -> Result<(), Failure> {
+    let words = service.words.iter().cloned().map(OsString::from_vec).collect();
+    let program = Program { words, detached: true, service: Some(service.name.clone()), ..Program::default() };
+    // It does not depend on where it was started.
+    let facts = facts::Facts { cwd: None, ..look(invocation)? };
+    detached(invocation, &program, facts, roles, build).map(drop)
+}
+
+/// Runs a program in a detached instance; returns its ID. The daemon that supervises it does not return.
+fn detached(
+    invocation: &Invocation,
+    program: &Program,
+    facts: facts::Facts,
+    roles: Roles,
+    build: Build,
+) -> Result<String, Failure> {
+    if is_ephemeral(program, &facts) {
         return Err(Message::boxed(
             "--detach cannot be combined with --ephemeral (or FIM_EPHEMERAL=1): no later command could find the instance; \
              start it in the background, or use FIM_DIR_DATA with a temporary directory",
         ));
     }
-    if program.detached {
-        return match detach::fork(facts)? {
-            detach::Side::Caller(hearing) => hearing.report(),
-            detach::Side::Supervisor(facts, report) => {
-                let outcome = instance(invocation, program, &facts, roles, build, Some(report.try_clone()?));
-                report.end(&outcome);
-                outcome
-            }
-        };
+    match detach::fork(facts)? {
+        detach::Side::Caller(hearing) => hearing.hear(),
+        detach::Side::Supervisor(facts, report) => {
+            let ours = report.try_clone().map_err(Failure::from);
+            let outcome = ours.and_then(|ours| instance(invocation, program, &facts, roles, build, Some(ours)));
+            report.end(&outcome);
+            std::process::exit(outcome.unwrap_or(runtime::error::FAILURE))
+        }
     }
-    instance(invocation, program, &facts, roles, build, None)
 }
 
 /// The host as a start needs to know it.
@@ -155,7 +188,7 @@ fn instance(
     binds::warn_of_missing(&facts.binds);
     // 2. Find or make the writable data.
     let prepared = if is_ephemeral(program, facts) {
-        ephemeral::prepare(invocation, &facts.caller)
+        ephemeral::prepare(invocation, &facts.caller, plan.stacking.stack())
     } else {
         data::prepare(invocation, &facts.caller, plan.stacking.stack())
     };
@@ -185,6 +218,12 @@ fn instance(
         revision::settle(&data.directory, &facts.revision, &joined.rung, &facts.caller)?;
         revision::steps(&data.directory, &plan.revision)
     };
+    if let (Some(name), Some(report)) = (&plan.service, &report)
+        && let Some(running) = joined.service(name)?
+    {
+        report.started(running.id);
+        return Ok(0);
+    }
     let content = content::steps(&facts.content, &joined.directory, &plan.revision);
     let files = files.into_iter().chain(content).collect();
     // 4. Be an instance: take the next ID, and the ports of the host that are published.
@@ -195,8 +234,10 @@ fn instance(
     let directory = Registry::new(&joined.directory).directory(instance.id);
     let filter = bus::start(facts.host.proxy.as_deref(), &plan.grants, &directory)?;
     let guest = Guest { plan: &plan, joined: &joined, id: instance.id, roles, filter: filter.as_ref(), files };
-    let detached = report.map(|report| joined.detached(report, instance.id)).transpose()?;
-    let (proxy, network) = claimed.map(|claimed| claimed.serve(roles, &joined, &directory)).transpose()?.unzip();
+    let name = invocation.installation.instance_name();
+    let detached = report.map(|report| joined.detached(report, &instance, &name)).transpose()?;
+    let served = claimed.map(|claimed| claimed.serve(roles, &joined, &directory)).transpose()?;
+    let (proxy, network) = served.flatten().unzip();
     let intermediate = guest.start(theirs, points, network)?;
     if detached.is_some() {
         descriptor::detach_standard_streams()?;
@@ -224,7 +265,13 @@ fn instance(
     // Whoever waits for the end of this process finds the ports free.
     drop(proxy);
     // 8. The exit code is the command's own.
-    live.leave(*status.as_ref().unwrap_or(&runtime::error::FAILURE), data::on_a_medium(invocation, &facts.caller));
+    let code = *status.as_ref().unwrap_or(&runtime::error::FAILURE);
+    if let Some(service) = &plan.service
+        && let Err(error) = runtime::session::service::conclude(&data.directory, service, code)
+    {
+        log::debug!("{}", runtime::error::chain(&error));
+    }
+    live.leave(code, data::on_a_medium(invocation, &facts.caller));
     status.map_err(|text| Message::boxed(with_cause(text, invocation)))
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
-use runtime::image::declared::Port;
+use runtime::image::declared::{Port, Service};
 use runtime::image::{Config, Permission};
 use runtime::installation::revision::Revision;
 use runtime::instance::TerminalUse;
@@ -92,6 +92,8 @@ pub struct LaunchPlan {
     pub service: Option<String>,
     /// Ports of the instance that the host's loopback is to reach.
     pub ports: Vec<Port>,
+    /// Ports of the host that the instance is going to listen on itself.
+    pub listens: Vec<u16>,
     /// Revision of the files that the instance sees.
     pub revision: Revision,
     /// Files that a session which begins with this start reads ahead.
@@ -145,6 +147,7 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
         portal: config.portal.clone(),
         service: program.service.clone(),
         ports,
+        listens: listens(config, program, network),
         revision: facts.revision.now.clone(),
         startup: startup(config, program),
         now: facts.now,
@@ -162,6 +165,12 @@ fn ports(config: &Config, program: &Program, network: bool) -> Result<Vec<Port>,
         Some(first) if network => Err(Error::PublishedOnHost(first.clone())),
         _ => Ok(ports),
     }
+}
+
+/// The ports that a service is known to have, where they are the host's.
+fn listens(config: &Config, program: &Program, network: bool) -> Vec<u16> {
+    let is_this = |service: &&Service| program.service.as_ref() == Some(&service.name);
+    config.declared.services.iter().find(is_this).filter(|_| network).map(|it| it.listens.clone()).unwrap_or_default()
 }
 
 /// The boot command reads the whole start-up set; of any other, what most programs read: the settings and libraries.

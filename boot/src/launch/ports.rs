@@ -36,23 +36,41 @@ pub(super) struct Claimed {
 /// # Errors
 /// A port that somebody else has, naming who.
 pub(super) fn claim(invocation: &Invocation, plan: &LaunchPlan, joined: &Joined) -> Result<Option<Claimed>, Failure> {
-    if plan.ports.is_empty() {
+    if plan.ports.is_empty() && plan.listens.is_empty() {
         return Ok(None);
     }
+    let base = joined.directory.parent().unwrap_or(&joined.directory);
+    plan.listens.iter().try_for_each(|port| must_be_free(*port, base))?;
     let key = invocation.installation.key.as_ref().map(ToString::to_string).unwrap_or_default();
-    let claims = Claims { key, image: invocation.path.clone(), all: Vec::new() };
+    let all = plan.listens.iter().map(|port| Claim::Tcp(*port)).collect();
+    let claims = Claims { key, image: invocation.path.clone(), all };
     let mut claimed = Claimed { claims, published: Vec::new() };
     for port in &plan.ports {
-        if let Some(published) = publish(port, &joined.directory)? {
+        if let Some(published) = publish(port, base, &joined.directory)? {
             claimed.published.push(published);
             claimed.claims.all.push(Claim::port(port.host, port.udp));
         }
     }
-    Ok((!claimed.published.is_empty()).then_some(claimed))
+    Ok((!claimed.claims.all.is_empty()).then_some(claimed))
+}
+
+/// Looks whether a service with the host's network can have a port that it is known to listen on. It listens itself,
+/// which may still fail.
+fn must_be_free(port: u16, base: &Path) -> Result<(), Failure> {
+    if !holder::is_taken(port, false) {
+        return Ok(());
+    }
+    let owner = claims::owner(base, |claim| *claim == Claim::Tcp(port)).map(|owner| owner.to_string());
+    let who = owner.or_else(|| holder::find(port, false).map(|holder| holder.to_string()));
+    Err(Message::boxed(format!(
+        "port {port} of the host, which it listens on, is in use by {}; end that first, or have each key use a network of \
+         its own (fim-perms del network) and fim-port publish",
+        who.unwrap_or_else(|| "another program".to_owned())
+    )))
 }
 
 /// Listens on one port of the host; `None` when an instance of the same session has it, which was first.
-fn publish(port: &Port, session: &Path) -> Result<Option<Published>, Failure> {
+fn publish(port: &Port, base: &Path, session: &Path) -> Result<Option<Published>, Failure> {
     let (number, shown) = (port.host, shown(port));
     let failed = |why: String| Message::boxed(format!("cannot publish port {shown}: {why}"));
     let taken = |who: String| {
@@ -72,7 +90,6 @@ fn publish(port: &Port, session: &Path) -> Result<Option<Published>, Failure> {
             }
             Err(error) => return Err(failed(error.to_string())),
         }
-        let base = session.parent().unwrap_or(session);
         let wanted = Claim::port(number, port.udp);
         match claims::owner(base, |claim| *claim == wanted) {
             Some(owner) if owner.session == session && port.service.is_none() => {
@@ -109,8 +126,17 @@ impl Claimed {
         &self.claims
     }
 
-    /// Starts the proxy, a child of this process. The second of the two is where it waits for the instance's network.
-    pub(super) fn serve(self, roles: Roles, joined: &Joined, instance: &Path) -> Result<(Proxy, Channel), Failure> {
+    /// Starts the proxy, a child of this process, where something is published. The second of the two is where it waits
+    /// for the instance's network.
+    pub(super) fn serve(
+        self,
+        roles: Roles,
+        joined: &Joined,
+        instance: &Path,
+    ) -> Result<Option<(Proxy, Channel)>, Failure> {
+        if self.published.is_empty() {
+            return Ok(None);
+        }
         let failed = |error: io::Error| Message::boxed(format!("cannot serve the published ports: {error}"));
         let (ours, theirs) = Channel::pair().map_err(failed)?;
         let server = joined.server.try_clone().map_err(failed)?;
@@ -118,7 +144,7 @@ impl Claimed {
         match process::fork().map_err(|errno| failed(errno.into()))? {
             Side::Parent(pid) => {
                 let pidfd = process::pidfd_open(pid).map_err(|errno| failed(errno.into()))?;
-                Ok((Proxy { pid, pidfd }, ours))
+                Ok(Some((Proxy { pid, pidfd }, ours)))
             }
             Side::Child => {
                 let kept: Vec<_> = [0, 1, 2].into_iter().chain(start.descriptors()).collect();

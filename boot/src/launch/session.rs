@@ -15,9 +15,10 @@ use runtime::image::OverlayKind;
 use runtime::mount_server;
 use runtime::portal;
 use runtime::session::claims::Claims;
+use runtime::session::log::Log;
 use runtime::session::record::Record;
 use runtime::session::registry::{Instance, Kind, New, Registry};
-use runtime::session::{directory, lock, pipe};
+use runtime::session::{directory, lock, pipe, service};
 use runtime::sys::{memfd, process};
 use runtime::wire::Ring;
 
@@ -31,6 +32,7 @@ use super::former;
 use super::plan::LaunchPlan;
 use super::rung::{self, Rung};
 use super::stacking::Stacking;
+use super::stamp::Stamp;
 use crate::{Failure, Invocation, Message, Roles, content, stack};
 
 /// A session that this start is going to be part of, with the start lock held.
@@ -148,6 +150,7 @@ pub fn enter(
                     caller,
                     rung: &rung,
                     external: &external,
+                    packed: place.packed.as_ref(),
                     stack: plan.stacking.stack(),
                     shape,
                     startup: &plan.startup,
@@ -332,12 +335,30 @@ impl Joined {
         Ok(())
     }
 
-    /// What makes this instance a detached one: its output goes to its log from now on.
+    /// What makes this instance a detached one: its output goes to its log from now on, or to that of its service in the
+    /// installation of this name.
     ///
     /// # Errors
     /// When the log cannot be made.
-    pub(super) fn detached(&self, report: Report, id: u64) -> Result<Detached, Failure> {
-        Detached::begin(report, &Registry::new(&self.directory).directory(id), id)
+    pub(super) fn detached(&self, report: Report, instance: &Instance, name: &OsStr) -> Result<Detached, Failure> {
+        let registry = Registry::new(&self.directory);
+        let (log, stamp) = match &instance.service {
+            Some(service) => {
+                let name = format!("{}.{service}[{}]", name.to_string_lossy(), instance.pid);
+                (service::begin(&self.data, service)?, Some(Stamp::new(name)))
+            }
+            None => (Log::create(&registry.directory(instance.id))?, None),
+        };
+        Detached::begin(report, instance.id, log, stamp)
+    }
+
+    /// The live instance that is this service. Nobody begins another while the start lock is held.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub(super) fn service(&self, name: &str) -> Result<Option<Instance>, Failure> {
+        let live = Registry::new(&self.directory).live()?;
+        Ok(live.into_iter().find(|instance| instance.service.as_deref() == Some(name)))
     }
 
     /// Waits until the host daemon listens to the portal of this instance, so that the guest finds it open.

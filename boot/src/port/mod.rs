@@ -12,6 +12,8 @@ use serde_json::json;
 use crate::settings::{change, invalid_operation, json_flag, no_more, operation, print_json};
 use crate::{Failure, Invocation, Message, cli, report};
 
+pub(crate) use words::{shown, single as number};
+
 /// Names the service that a port is for.
 const SERVICE: &str = "--service";
 
@@ -138,6 +140,3 @@ fn note_of_privilege(port: u16) {
         ));
     }
 }
-
-/// A port as the command line has it.
-pub(crate) use words::shown;

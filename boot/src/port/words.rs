@@ -42,8 +42,15 @@ impl fmt::Display for Named {
 /// The port that a word asks for.
 pub(super) fn parse(word: &OsStr) -> Result<Port, Failure> {
     let Named { host, guest, udp } = Named::parse(word)?;
-    let guest = guest.ok_or_else(|| invalid(&word.to_string_lossy(), "it lacks the port of the guest"))?;
+    let guest =
+        guest.ok_or_else(|| invalid(&word.to_string_lossy(), "it lacks the port of the guest, as in HOST:GUEST"))?;
     Ok(Port { host, guest, udp, service: None })
+}
+
+/// One port.
+pub(crate) fn single(word: &OsStr) -> Result<u16, Failure> {
+    let text = word.to_string_lossy();
+    number(&text, &text)
 }
 
 /// A port as [`parse`] reads it.
@@ -71,7 +78,7 @@ fn number(digits: &str, text: &str) -> Result<u16, Failure> {
 }
 
 fn invalid(text: &str, reason: &str) -> Failure {
-    Message::boxed(format!("Invalid port '{}': {reason}; write HOST:GUEST or HOST:GUEST/udp", text.escape_debug()))
+    Message::boxed(format!("Invalid port '{}': {reason}; see fim-help port", text.escape_debug()))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
@@ -81,8 +81,14 @@ const BATCH: usize = 64;
 
 fn serve(published: Vec<Published>) -> io::Result<()> {
     let mut watch = Watch::new()?;
-    let mut connections = tcp::Connections::new(clients());
-    let mut datagrams = udp::Datagrams::default();
+    let datagram_sockets = |published: &Published| match &published.sockets {
+        Sockets::Tcp(_) => 0,
+        Sockets::Udp(sockets) => sockets.len() as u64,
+    };
+    let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+    let room = Room::of(descriptors, published.iter().map(datagram_sockets).sum());
+    let mut connections = tcp::Connections::new(room.connections);
+    let mut datagrams = udp::Datagrams::new(room.clients);
     for Published { guest, sockets } in published {
         match sockets {
             Sockets::Tcp(listeners) => {
@@ -95,8 +101,7 @@ fn serve(published: Vec<Published>) -> io::Result<()> {
     }
     let mut events = [EpollEvent::empty(); BATCH];
     loop {
-        let timeout = if connections.is_busy() { EpollTimeout::ZERO } else { EpollTimeout::NONE };
-        let count = match watch.epoll.wait(&mut events, timeout) {
+        let count = match watch.epoll.wait(&mut events, connections.timeout()) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
             Err(errno) => return Err(errno.into()),
@@ -107,13 +112,47 @@ fn serve(published: Vec<Published>) -> io::Result<()> {
             datagrams.turn(event.data(), &mut watch);
         }
         connections.go_on(&watch);
+        if count == 0 {
+            connections.retry(&watch);
+        }
     }
 }
 
-/// How many clients may be connected at once: each takes two sockets and at most two pipes.
-fn clients() -> usize {
-    const MOST: u64 = 1024;
-    const EACH: u64 = 6;
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(256, |(soft, _)| soft);
-    usize::try_from((limit.saturating_sub(OTHERS) / EACH).clamp(1, MOST)).unwrap_or(1)
+/// How many clients there may be at once.
+struct Room {
+    /// Connections of all ports: each takes two sockets and at most two pipes.
+    connections: usize,
+    /// Remembered clients of one port for datagrams: each takes a socket.
+    clients: usize,
+}
+
+impl Room {
+    const MOST_CONNECTIONS: u64 = 1024;
+    const MOST_CLIENTS: u64 = 256;
+
+    /// Where descriptors are short, both kinds of ports have their half of them.
+    fn of(descriptors: u64, datagram_ports: u64) -> Self {
+        let left = descriptors.saturating_sub(OTHERS);
+        let clients = (left / 2 / datagram_ports.max(1)).clamp(1, Self::MOST_CLIENTS);
+        let connections = (left.saturating_sub(clients * datagram_ports) / 6).clamp(1, Self::MOST_CONNECTIONS);
+        let count = |number: u64| usize::try_from(number).unwrap_or(1);
+        Self { connections: count(connections), clients: count(clients) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_enough_for_all_that_are_let_in() {
+        let room = Room::of(1 << 20, 3);
+        assert_eq!((room.connections, room.clients), (1024, 256));
+        for (descriptors, ports) in [(100, 0), (160, 1), (256, 2), (1024, 1), (4096, 10), (0, 0), (64, 5)] {
+            let room = Room::of(descriptors, ports);
+            assert!(room.connections > 0 && room.clients > 0);
+            let taken = OTHERS + 6 * room.connections as u64 + ports * room.clients as u64;
+            assert!(taken <= descriptors.max(OTHERS + 6 + ports), "{descriptors} {ports}: {taken}");
+        }
+    }
 }

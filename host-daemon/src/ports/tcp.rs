@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::epoll::EpollFlags;
+use nix::sys::epoll::{EpollFlags, EpollTimeout};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt};
 use runtime::ports::LOOPBACK;
 
@@ -16,6 +16,9 @@ use super::flow::{Flow, Pipes};
 
 /// How often clients are accepted before the others get their turn.
 const ROUNDS: usize = 32;
+
+/// How long a host without descriptors is left alone, in milliseconds.
+const SHORTAGE: u16 = 1000;
 
 /// Each side of a connection is told of once; what can be done then is done (edge-triggered).
 fn both_ways() -> EpollFlags {
@@ -64,9 +67,14 @@ impl Connections {
         Ok(())
     }
 
-    /// Whether something can be done without waiting.
-    pub(super) fn is_busy(&self) -> bool {
-        !self.busy.is_empty()
+    /// How long to wait for events: not at all while there is something to move, and without an end when not, unless
+    /// the host itself has run out of descriptors.
+    pub(super) fn timeout(&self) -> EpollTimeout {
+        match (self.busy.is_empty(), self.full && self.open.is_empty()) {
+            (false, _) => EpollTimeout::ZERO,
+            (true, true) => EpollTimeout::from(SHORTAGE),
+            (true, false) => EpollTimeout::NONE,
+        }
     }
 
     /// Does what an event asks for.
@@ -85,6 +93,13 @@ impl Connections {
         }
     }
 
+    /// Accepts clients again after the host has been left alone for a while.
+    pub(super) fn retry(&mut self, watch: &Watch) {
+        if self.open.is_empty() {
+            self.resume(watch);
+        }
+    }
+
     fn accept(&mut self, at: usize, watch: &mut Watch) {
         for _ in 0..ROUNDS {
             if self.open.len() >= self.limit {
@@ -93,7 +108,7 @@ impl Connections {
             let Listener { socket, guest, .. } = &self.listeners[at];
             let (client, address) = match socket.accept() {
                 Ok(accepted) => accepted,
-                Err(error) if is_shortage(&error) && !self.open.is_empty() => return self.pause(watch),
+                Err(error) if is_shortage(&error) => return self.pause(watch),
                 // Nobody is there any more, or the client has gone already.
                 Err(_) => return,
             };

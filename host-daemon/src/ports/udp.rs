@@ -11,17 +11,16 @@ use runtime::ports::LOOPBACK;
 
 use super::Watch;
 
-/// Clients of one port that are remembered; one more takes the place of whoever was silent for longest.
-const CLIENTS: usize = 256;
 /// Datagrams that are passed on before others get their turn.
 const ROUNDS: usize = 64;
 /// Longest datagram in bytes (udp(7)).
 const LONGEST: usize = 65_535;
 
 /// Every published port for datagrams.
-#[derive(Default)]
 pub(super) struct Datagrams {
     ports: Vec<Port>,
+    /// Clients of one port that are remembered; one more takes the place of whoever was silent for longest.
+    limit: usize,
 }
 
 struct Port {
@@ -31,6 +30,7 @@ struct Port {
     /// Which of the loopback addresses the guest answers at.
     version: usize,
     clients: HashMap<SocketAddr, Client>,
+    limit: usize,
     /// Counts datagrams of clients.
     clock: u64,
 }
@@ -42,10 +42,22 @@ struct Client {
 }
 
 impl Datagrams {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { ports: Vec::new(), limit }
+    }
+
     pub(super) fn listen(&mut self, socket: UdpSocket, guest: u16, watch: &mut Watch) -> io::Result<()> {
         let number = watch.number();
         watch.add(&socket, EpollFlags::EPOLLIN, number)?;
-        self.ports.push(Port { number, socket, guest, version: 0, clients: HashMap::new(), clock: 0 });
+        self.ports.push(Port {
+            number,
+            socket,
+            guest,
+            version: 0,
+            clients: HashMap::new(),
+            limit: self.limit,
+            clock: 0,
+        });
         Ok(())
     }
 
@@ -101,7 +113,7 @@ impl Port {
     }
 
     fn make_room(&mut self, watch: &Watch) {
-        if self.clients.len() >= CLIENTS
+        if self.clients.len() >= self.limit
             && let Some(oldest) = self.clients.iter().min_by_key(|(_, client)| client.used).map(|(address, _)| *address)
         {
             self.forget(oldest, watch);

@@ -17,10 +17,10 @@ impl Digest {
         blake3::hash(bytes).into()
     }
 
-    /// The digest with these 64 hexadecimal digits.
+    /// Reads 64 hexadecimal digits; `None` for anything else.
     #[must_use]
-    pub fn from_hex(digits: &str) -> Option<Self> {
-        blake3::Hash::from_hex(digits).ok().map(Self::from)
+    pub fn from_hex(text: &str) -> Option<Self> {
+        blake3::Hash::from_hex(text).ok().map(Self::from)
     }
 }
 

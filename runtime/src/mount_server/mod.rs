@@ -113,7 +113,7 @@ pub struct Request {
 /// A session whose writes lie in memory; its data directory is one of [`ephemeral`].
 #[derive(Debug, Clone, Default)]
 pub struct ThrowAway {
-    /// A directory that is stacked on the layers, and not written to.
+    /// A directory that is stacked on the layers, and not written to; by the kernel's overlay only.
     pub top: Option<PathBuf>,
 }
 
@@ -410,14 +410,13 @@ fn stack(request: &Request, opened: Opened<'_>, archives: Vec<Arc<Archive>>) -> 
         None => request.data.clone(),
         Some(_) => overlay::memory(&request.data)?,
     };
-    // The kernel would not understand plain marks.
-    let is_plain = marks::is_recorded(top.and_then(Path::parent).unwrap_or(&writable));
+    // The kernel would not understand plain marks. (A directory on top has its own.)
+    let is_plain = marks::is_recorded(&writable);
     let stack = match request.stack {
         Stack::Kernel if is_plain => Stack::Userspace { casefold: false },
         stack => stack,
     };
     let (device, archives) = match (opened, stack) {
-        (_, Stack::Userspace { .. }) if top.is_some() => return Err(diagnose::userspace_throw_away()),
         (Opened::Image(_, device), Stack::Userspace { casefold }) => {
             return userspace::serve(request, &writable, archives, device, casefold).map(Served::Userspace);
         }

@@ -124,6 +124,9 @@ pub struct Owner {
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { instance, claims, .. } = self;
+        if let Some(service) = &instance.service {
+            write!(f, "the service '{service}' of ")?;
+        }
         match claims.key.as_str() {
             "" => write!(f, "the default installation")?,
             key => write!(f, "the instance key '{key}'")?,

@@ -25,6 +25,7 @@ pub mod marks;
 pub mod pipe;
 pub mod record;
 pub mod registry;
+pub mod service;
 
 use std::io;
 use std::path::PathBuf;

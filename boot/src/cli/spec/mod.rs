@@ -1,5 +1,6 @@
 //! The commands of an image: the one definition that dispatch, help, man pages and completions are made from.
 
+mod alias;
 mod content;
 mod key;
 mod layers;
@@ -97,6 +98,7 @@ pub const COMMANDS: &[Spec] = &[
         frees_file: true,
     },
     key::KEY,
+    alias::ALIAS,
     settings::PERMS,
     settings::ENV,
     settings::BIND,
@@ -108,6 +110,7 @@ pub const COMMANDS: &[Spec] = &[
     settings::REMOTE,
     services::PORT,
     content::CONTENT,
+    services::SERVICE,
     layers::LAYER,
     layers::OCI,
     layers::DATA,
