@@ -79,6 +79,12 @@ impl Machine {
         let cp = self.world.equip(TestCommand::new(need("cp")));
         cp.args(["-a", "before/.", "."]).run().succeeds();
         model::apply(&self.changes, state, &self.world.path("aside"));
+        // A program that another test is just starting may have inherited the image, open for writing, and it could not
+        // be executed.
+        let image = self.world.path("aside/image");
+        let cp = self.world.equip(TestCommand::new(need("cp"))).arg("-a");
+        cp.args([self.world.image(), &image]).run().succeeds();
+        fs::rename(image, self.world.image()).unwrap();
     }
 
     fn describe(&self, number: usize, state: &model::State) -> String {
