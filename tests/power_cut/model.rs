@@ -137,6 +137,8 @@ pub fn apply(changes: &[Change], state: &State, aside: &Path) {
             },
             Change::Resize { file, len } => open.get(file).map_or(Ok(()), |file| file.set_len(*len)),
             Change::Sync { .. } | Change::SyncNames => Ok(()),
+            // A guest has made what has the same path in its own view.
+            Change::MakeDirectory { path, .. } if path.is_dir() => Ok(()),
             Change::MakeDirectory { path, mode } => fs::DirBuilder::new().mode(*mode).create(path),
             Change::MakeLink { target, path } => std::os::unix::fs::symlink(target, path),
             Change::Name { file, path } => fs::hard_link(aside.join(file.to_string()), path),
