@@ -67,7 +67,11 @@ pub(crate) fn redirect(invocation: &Invocation) -> Result<(), Failure> {
 
 /// The link to the image that the key has instead of this one, and what it names.
 pub(crate) fn own_image(invocation: &Invocation, caller: &Caller) -> Option<(PathBuf, PathBuf)> {
-    let data = data::existing(invocation, caller)?;
+    image_in(&data::existing(invocation, caller)?, invocation)
+}
+
+/// As [`own_image`], of the key with this data directory.
+pub(super) fn image_in(data: &Path, invocation: &Invocation) -> Option<(PathBuf, PathBuf)> {
     let link = data.join(IMAGE).join(invocation.path.file_name().unwrap_or_default());
     std::fs::read_link(&link).ok().map(|target| (link, target))
 }

@@ -113,6 +113,8 @@ pub const COMMANDS: &[Spec] = &[
     settings::CASEFOLD,
     settings::REMOTE,
     services::PORT,
+    services::SERVICE,
+    content::CONTENT,
     content::CONTENT,
     services::SERVICE,
     layers::LAYER,
