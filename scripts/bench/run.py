@@ -13,6 +13,7 @@ from commands import exec_section, pipe_section
 from instances import instances_section
 from instructions import instructions
 from layers import layers
+from layouts import layouts
 from memory import memory
 from read import read
 from settings import settings
@@ -29,6 +30,7 @@ SECTIONS = {
     "instances": instances_section,
     "settings": settings,
     "layers": layers,
+    "layouts": layouts,
     "write": write,
     "cold": cold,
     "size": size,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use nix::unistd::Pid;
 use runtime::medium::Medium;
 use runtime::mount_server::{self, Layer, Lower, Refused, Request, Stack, ThrowAway, reads};
+use runtime::sandbox::points::Point;
 use runtime::session::lock;
 use runtime::source::{ByteSource, FileRange};
 use runtime::sys::process;
@@ -33,6 +34,8 @@ pub(super) struct Beginning<'a> {
     pub shape: Vec<String>,
     /// Files that the session reads ahead.
     pub startup: &'a [Vec<u8>],
+    /// Mount points that layouts need.
+    pub points: Vec<Point>,
     /// Set for a throw-away session.
     pub throw_away: Option<ThrowAway>,
 }
@@ -98,6 +101,7 @@ impl Beginning<'_> {
             image: self.invocation.image.superblock.uuid.0,
             shape: self.shape.clone(),
             startup: self.startup.to_vec(),
+            points: self.points.clone(),
             reads: self.caller.variable(reads::VARIABLE).map(Into::into),
             throw_away: self.throw_away.clone(),
         })?;

@@ -14,6 +14,7 @@ use runtime::host;
 use runtime::image::OverlayKind;
 use runtime::mount_server;
 use runtime::portal;
+use runtime::sandbox::layout::Layouts;
 use runtime::session::record::Record;
 use runtime::session::registry::{Instance, Kind, Registry};
 use runtime::session::{directory, lock, pipe};
@@ -144,6 +145,7 @@ pub fn enter(
                     stack: plan.stacking.stack(),
                     shape,
                     startup: &plan.startup,
+                    points: plan.layouts.as_ref().map(Layouts::points).unwrap_or_default(),
                     throw_away: place.throw_away.as_ref().map(|(session, _)| session.clone()),
                 };
                 let (server, server_state, pid) = beginning.begin(held, &mut interrupt)?;
