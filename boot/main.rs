@@ -6,7 +6,7 @@
 extern crate entry as _;
 
 fn main() {
-    let roles = boot::Roles { guest: guest_daemon::run, host: host_daemon::run };
+    let roles = boot::Roles { guest: guest_daemon::run, host: host_daemon::run, ports: host_daemon::ports::run };
     let build = boot::version::Build {
         version: env!("CARGO_PKG_VERSION"),
         commit: env!("FIM_BUILD_COMMIT"),

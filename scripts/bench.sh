@@ -1,7 +1,7 @@
 #!/bin/bash
 # Measures fim and its peers in one run, turn by turn, and prints Markdown:
 #   scripts/bench.sh [--quick] [start] [read] [exec] [pipe] [instances] [settings] [layers] [layouts]
-#                    [write] [cold] [size] [memory] [build] [calls] [instructions]
+#                    [write] [cold] [size] [memory] [build] [calls] [instructions] [ports]
 # As root, for the peers need it. --quick takes fewer turns: good for a look, not for a record. A first run makes a
 # Debian tree and packs it into target/bench-cache, which takes some minutes.
 set -euo pipefail
@@ -14,6 +14,7 @@ fim=$PWD/target/release/fim
 cache=$PWD/target/bench-cache
 mkdir -p "$cache"
 gcc -O2 -Wall -static -pthread -o "$cache/measure" scripts/bench/measure.c
+gcc -O2 -Wall -static -o "$cache/network" scripts/bench/network.c
 scripts/debian-tree.sh "$cache/debian"
 
 # Only the section "read" needs the big file.

@@ -22,6 +22,8 @@ test podman          makes container images that the builder packs, and containe
 test crun            runs podman's containers
 test perl-base        reads directories in ways that no shell does
 test util-linux       setpriv, setsid, unshare, mount, prlimit
+test curl             fetches images
+test wget             fetches them where curl is missing
 test uidmap           newuidmap and newgidmap map subordinate IDs
 test apt              apt-get fetches the packages that the tests install in the Debian tree
 test dpkg             dpkg-deb reads what stands in a package
@@ -52,6 +54,7 @@ bench fuse3           unmounts the peer
 bench bubblewrap      a peer: sandbox
 bench crun            a peer: container runtime
 bench podman          a peer: container engine
+bench slirp4netns     a peer: its network in user space
 bench util-linux      unshare, mount
 bench fuse-overlayfs  a peer: userspace overlay
 bench unionfs-fuse    a peer: userspace union

@@ -383,3 +383,30 @@ fn our_own_overlay_is_refused_with_a_reason() {
     }
     nothing_is_cached(&world);
 }
+
+#[test]
+fn shared_content_is_extracted_too() {
+    let world = harness::content::consumer("$FIM_ROOT_DIR/x", &[]);
+    let on = |image: &str, args: &[&str]| harness::content::on(&world, image, args).run().succeeds();
+    world::copy(world.image(), &world.path("one.flatimage"));
+    on("one.flatimage", &["fim-content", "unplug", "p"]);
+    on("one.flatimage", &["fim-content", "slot", "s", "--content", "c", "--read", "$SNAP/usr/share/dir"]);
+    on("one.flatimage", &["fim-root", "sh", "-c", "rm /usr/share/dir/one; echo 2 > /usr/share/dir/two"]);
+    on("one.flatimage", &["fim-layer", "commit", "binary"]);
+    harness::content::producer(
+        &world,
+        "two.flatimage",
+        &[("d/f", "f\n")],
+        &["--read", "$SNAP/d", "--write", "$SNAP_COMMON"],
+    );
+    for image in ["one.flatimage", "two.flatimage"] {
+        harness::content::connect(&world, image);
+    }
+    let script = "$IMAGE fim-exec sh -c 'cd /x; cat two f; ls; touch f || touch common/g'";
+    let outcome = without_fuse(&world, script).run().succeeds().with_stdout("2\nf\ncommon\ndeep\nf\ntwo\n");
+    outcome.complains_of(&["/dev/fuse", "cache/fim, once", "Read-only file system"]);
+    assert!(world.path(".two.flatimage.data/files/common/system/g").exists());
+    // Four layers: the image's, two of the first producer, one of the second.
+    assert_eq!(cached(&world).iter().filter(|name| !name.ends_with(".lock")).count(), 3, "the first two are the same");
+    world.assert_nothing_left();
+}

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use harness::{Running, TestCommand, World, debian, is_root, need, world};
+use harness::{Running, TestCommand, World, debian, is_root, layers, need, world};
 use nix::sys::signal::Signal;
 
 /// Names of the kernel's overlay and of our own.
@@ -75,23 +75,92 @@ fn what_programs_rely_on_holds_over_our_own_overlay() {
 #[test]
 fn what_programs_rely_on_holds_with_plain_marks() {
     let world = checks();
-    for name in ["root", "work"] {
-        fs::create_dir_all(world.data().join(name)).unwrap();
-        fs::set_permissions(world.data().join(name), fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    fs::write(world.data().join("marks"), "fim-marks 1 plain\n").unwrap();
+    with_plain_marks(&world);
     // The kernel's overlay would not understand them, so that it is not even tried.
     let told = world.exec(&["true"]).env("FIM_DEBUG", "1").env("FIM_OVERLAY", KERNEL).run().succeeds();
     assert!(told.text().contains("Overlay type: UNIONFS_FUSE"), "{told:?}");
     all_hold(world.exec(&["semantics", "/checks", "--strict"]));
     world.wait_for_end();
     assert!(world.upper("checks/.wh.gone").is_file() && world.upper("checks/replaced/.wh..wh..opq").is_file());
-    world.app(&["fim-layer", "diff"]).fails_naming(&["plain files", "FIM_DIR_DATA"]);
-    world.app(&["fim-layer", "commit", "layer"]).run().exits(125).complains_of(&["plain files", "FIM_DIR_DATA"]);
-    world.exec(&["--ephemeral", "true"]).fails_naming(&["throw-away", "FIM_OVERLAY=bwrap"]);
     // Of a session with another kind of marks nothing is known.
     fs::write(world.data().join("marks"), "fim-marks 2 round\n").unwrap();
     world.exec(&["true"]).fails_naming(&["marks", "newer version", "FIM_DIR_DATA"]);
+    for words in [&["fim-layer", "diff"][..], &["fim-exec", "--ephemeral", "true"]] {
+        world.app(words).fails_naming(&["marks", "newer version", "FIM_DIR_DATA"]);
+    }
+    let commit = world.app(&["fim-layer", "commit", "layer"]).run().exits(125);
+    commit.complains_of(&["marks", "newer version", "nothing was changed"]);
+}
+
+/// Makes the data directory as it is where the file system can hold nothing better.
+fn with_plain_marks(world: &World) {
+    for name in ["root", "work"] {
+        fs::create_dir_all(world.data().join(name)).unwrap();
+        fs::set_permissions(world.data().join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    fs::write(world.data().join("marks"), "fim-marks 1 plain\n").unwrap();
+}
+
+/// Changes of every kind, with names that look like marks.
+const CHANGES: &str = "cd /srv && rm first second && echo again > second && mkdir .wh.d && echo in > .wh.d/.wh.f
+    echo x > .wh.; echo y > .wh.third; cd /var && rm -r cache lib && mkdir lib && echo new > lib/first
+    rm /opt/app/linked; ln /opt/app/share/first /opt/app/.wh.second; mkfifo /opt/pipe; chmod 750 /opt
+    mv /home/user/first /home/user/.wh..wh..opq; chown 33:34 /home/user/second; ln -s to /home/link; rm /home/user/third";
+
+#[test]
+fn plain_marks_become_those_of_a_layer() {
+    let world = layers::changeable();
+    with_plain_marks(&world);
+    world.root_sh(CHANGES).run().succeeds().quietly();
+    let before = layers::seen(&world);
+    world.wait_for_end();
+    let reference = layers::changeable();
+    reference.root_sh(CHANGES).env("FIM_OVERLAY", OWN).run().succeeds().quietly();
+    reference.wait_for_end();
+    let changes = |world: &World| world.app(&["fim-layer", "diff"]).prints();
+    assert_eq!(changes(&world), changes(&reference));
+    assert!(changes(&world).contains("A:3:0:/srv/.wh.d/.wh.f\n"), "{}", changes(&world));
+    world.app(&["fim-layer", "commit", "binary", "--level", "0"]).run().succeeds().quietly();
+    assert_eq!(layers::upper_names(&world), [""; 0]);
+    let (before, after) = (layers::without_counts(&before), layers::without_counts(&layers::seen(&world)));
+    layers::assert_same(&before, &after, "after a commit of plain marks");
+    assert!(world.data().join("marks").exists());
+    world.sh("rm -r /srv; ls /srv 2>&1 | wc -l").run().succeeds().with_stdout("1\n");
+}
+
+#[test]
+fn throw_away_starts_show_what_our_own_overlay_has_written() {
+    for plain in [true, false] {
+        let world = layers::changeable();
+        if plain {
+            with_plain_marks(&world);
+        }
+        let kind = |command: TestCommand| if plain { command } else { command.env("FIM_OVERLAY", OWN) };
+        kind(world.root_sh(CHANGES)).run().succeeds().quietly();
+        let before = kind(world.root(&["tree", "tree"])).prints();
+        world.wait_for_end();
+        let upper = || world.host_sh("cd .app.flatimage.data && find . -printf '%p %s %T@ %m\\n' | sort").prints();
+        let stored = upper();
+        for _ in 0..2 {
+            let shown = kind(world.app(&["fim-root", "--ephemeral", "tree", "tree"])).prints();
+            let (before, shown) = (layers::without_counts(&before), layers::without_counts(&shown));
+            layers::assert_same(&before, &shown, "thrown away");
+            let script = "echo more >> /srv/second; rm -r /var; mkdir /new; cat /srv/second; ls -d /var 2>&1 | wc -l";
+            let written = kind(world.app(&["fim-exec", "--ephemeral", "sh", "-c", script]));
+            written.run().succeeds().quietly().with_stdout("again\nmore\n1\n");
+            world.assert_nothing_left();
+            let changed = |line: &&str| !line.contains(".lock ") && !line.starts_with(". ");
+            let only = |text: &str| text.lines().filter(changed).map(str::to_owned).collect::<Vec<_>>();
+            assert_eq!(only(&upper()), only(&stored), "the data directory is only read");
+        }
+    }
+    // Names in any case are found in it, too.
+    let world = World::new();
+    world.sh("echo kept > /Kept").env("FIM_CASEFOLD", "1").run().succeeds().quietly();
+    world.wait_for_end();
+    let cat = world.app(&["fim-exec", "--ephemeral", "sh", "-c", "cat /kEPT; echo x > /KEPT; cat /Kept"]);
+    assert_eq!(cat.env("FIM_CASEFOLD", "1").prints(), "kept\nx");
+    assert_eq!(world.sh("cat /Kept").prints(), "kept");
 }
 
 /// Everything in the root, as a guest sees it: names, types, modes, sizes, targets and contents.
@@ -311,4 +380,50 @@ fn packages_are_installed_over_our_own_overlay() {
 
 fn name(path: &Path) -> &str {
     path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}
+
+/// Packs a layer that hides names of the image in the forms of other tools.
+fn foreign_layer(world: &World) {
+    let tree = world.path("foreign");
+    fs::create_dir_all(tree.join("usr/share/dir/deep")).unwrap();
+    // An empty file is a whiteout by its attribute, where the directory says that there are such.
+    for name in ["usr/share/dir/one", "usr/share/dir/empty"] {
+        fs::write(tree.join(name), "").unwrap();
+        if !name.ends_with("empty") {
+            xattr::set(tree.join(name), "user.overlay.whiteout", b"y").unwrap();
+        }
+    }
+    xattr::set(tree.join("usr/share/dir"), "user.overlay.opaque", b"x").unwrap();
+    fs::write(tree.join("usr/share/dir/deep/new"), "new\n").unwrap();
+    // Only root of the host can make the other form.
+    let opaque = if is_root() { "trusted.overlay.opaque" } else { "user.overlay.opaque" };
+    xattr::set(tree.join("usr/share/dir/deep"), opaque, b"y").unwrap();
+    let pack = world.equip(TestCommand::new(need("mksquashfs")));
+    pack.args(["foreign", "foreign.layer", "-noappend", "-quiet", "-no-progress"]).run().succeeds();
+}
+
+#[test]
+fn whiteouts_of_other_tools_hide_over_each_overlay() {
+    let world = World::new();
+    foreign_layer(&world);
+    let script = "ls /usr/share/dir /usr/share/dir/deep; cat /usr/share/dir/one 2>&1 | wc -l
+        find /usr/share/dir -name one";
+    let shown = "/usr/share/dir:\ndeep\nempty\ntwo\n\n/usr/share/dir/deep:\nnew\n1";
+    for kind in [KERNEL, OWN] {
+        let with = |script: &str| {
+            let start = world.sh(script).env("FIM_OVERLAY", kind).env("FIM_LAYERS", "foreign.layer");
+            start.env("FIM_DIR_DATA", world.path(kind))
+        };
+        assert_eq!(with(script).prints(), shown, "{kind}");
+        // What is hidden can be made, and goes again for good.
+        let remade =
+            "cd /usr/share/dir && echo again > one && cat one && rm one && ls && mkdir one && ls one && rmdir one";
+        assert_eq!(with(remade).prints(), "again\ndeep\nempty\ntwo", "{kind}");
+        world.wait_for_end();
+        assert_eq!(with(script).prints(), shown, "{kind}, later");
+        world.wait_for_end();
+    }
+    let casefold = world.sh("ls /USR/share/DIR; ls /usr/share/dir/ONE 2>&1 | grep -c 'No such'");
+    let casefold = casefold.env("FIM_CASEFOLD", "1").env("FIM_LAYERS", "foreign.layer");
+    assert_eq!(casefold.prints(), "deep\nempty\ntwo\n1");
 }

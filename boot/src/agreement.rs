@@ -1,4 +1,4 @@
-//! Asking before something is dropped that cannot be had again.
+//! Asking before something is done that the user may not want, such as dropping what cannot be had again.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -9,13 +9,21 @@ use crate::{Failure, Message};
 /// # Errors
 /// Without a terminal: what `loss` says cannot be undone, and only `--yes` agrees to it.
 pub(crate) fn agreed(question: &str, loss: &str) -> Result<bool, Failure> {
+    ask(question)?.ok_or_else(|| Message::boxed(format!("{loss} cannot be undone; say --yes")))
+}
+
+/// Asks `question` on the terminal; `None` without one.
+///
+/// # Errors
+/// When the terminal cannot be used.
+pub(crate) fn ask(question: &str) -> Result<Option<bool>, Failure> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Err(Message::boxed(format!("{loss} cannot be undone; say --yes")));
+        return Ok(None);
     }
     let mut stderr = io::stderr();
     write!(stderr, "{question} [y/N] ")?;
     stderr.flush()?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    Ok(Some(matches!(answer.trim(), "y" | "Y" | "yes")))
 }

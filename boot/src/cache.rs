@@ -19,7 +19,7 @@ use crate::interrupt::Interrupt;
 use crate::launch::facts::{self, Caller};
 use crate::progress::Listener;
 use crate::stack::External;
-use crate::{Failure, Invocation, Message};
+use crate::{Failure, Message};
 
 /// `$XDG_CACHE_HOME/fim`, or `~/.cache/fim`.
 pub(crate) fn place(caller: &Caller) -> Result<PathBuf, Failure> {
@@ -38,14 +38,13 @@ pub(crate) fn place(caller: &Caller) -> Result<PathBuf, Failure> {
 /// # Errors
 /// When the cache cannot be used, or a layer not be extracted.
 pub(crate) fn layers(
-    invocation: &Invocation,
+    image: &Image,
     external: &[External],
     caller: &Caller,
     own: bool,
     why: &str,
     interrupt: &mut Option<Interrupt>,
 ) -> Result<Vec<Extracted>, Failure> {
-    let image = &invocation.image;
     let place = place(caller)?;
     let cannot = |cause: &str| {
         let shown = place.display();

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 
 use runtime::emulation::ledger;
 use runtime::error::chain;
-use runtime::installation::revision;
+use runtime::installation::{belongs_to, revision};
 use runtime::sandbox::points;
 use runtime::{base, mount_server};
 use serde_json::json;
 
 use crate::agreement::agreed;
+use crate::fetch;
 use crate::launch::exclusive::{self, Exclusive};
 use crate::launch::{data, facts, rung};
 use crate::layer::reset;
@@ -24,7 +25,7 @@ use crate::stack::MANAGED;
 use crate::{Failure, Invocation, Message, cli};
 
 /// What `clear` removes, besides the writable layer. Locks stay: whoever waits for one must not find another.
-const OURS: [&str; 8] = [
+const OURS: [&str; 10] = [
     MANAGED,
     rung::NAME,
     ledger::NAME,
@@ -33,6 +34,8 @@ const OURS: [&str; 8] = [
     mount_server::JOURNAL,
     revision::FILES,
     revision::RECORD,
+    belongs_to::RECORD,
+    fetch::NAME,
 ];
 
 /// Runs `fim-data` with the words after it; returns its exit code.
@@ -63,7 +66,7 @@ pub(crate) fn run(invocation: &Invocation, words: &[OsString]) -> Result<i32, Fa
 
 /// Where the data is, or would be.
 fn place(invocation: &Invocation) -> Result<PathBuf, Failure> {
-    data::place(invocation, &facts::caller())
+    data::place(invocation, &facts::caller())?
         .ok_or_else(|| Message::boxed("there is no place for data: HOME is not set; set FIM_DIR_DATA"))
 }
 

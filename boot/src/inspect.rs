@@ -1,11 +1,14 @@
-//! `fim inspect`: what an image says about itself. Reads no layer and writes nothing.
+//! `fim inspect`: what an image says about itself. Reads no layer, of a signed image the program, and writes nothing.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use runtime::image::{self, Image, LayerEntry, NamedBit, NamedSet};
+use runtime::publisher::Standing;
 use serde_json::{Map, Value, json};
+
+use crate::publisher;
 
 /// Why an image could not be inspected or verified.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +22,14 @@ pub enum InspectError {
     /// Layers cannot be read.
     #[error("cannot read the layers of {}", path.display())]
     Layers {
+        /// The image.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The program in the image cannot be read.
+    #[error("cannot read the program in {}", path.display())]
+    Program {
         /// The image.
         path: PathBuf,
         /// Cause.
@@ -41,8 +52,23 @@ pub(crate) fn open(path: &Path) -> Result<Image, InspectError> {
 /// When the image cannot be used or `out` fails.
 pub fn run(path: &Path, as_json: bool, out: &mut dyn Write) -> Result<(), InspectError> {
     let image = open(path)?;
-    let written = if as_json { write_json(&to_json(&image), out) } else { write_text(&image, out) };
+    let standing = standing(&image)?;
+    let written = if as_json { write_json(&to_json(&image, standing), out) } else { write_text(&image, standing, out) };
     unless_reader_left(written)
+}
+
+/// Who vouches for the image and its program.
+pub(crate) fn standing(image: &Image) -> Result<Standing, InspectError> {
+    Standing::whole(image).map_err(|source| InspectError::Program { path: image.path.clone(), source })
+}
+
+/// The publisher as JSON: `null`, or the key and whether its signature fits.
+pub(crate) fn publisher_json(standing: Standing) -> Value {
+    match standing {
+        Standing::Unsigned => Value::Null,
+        Standing::Signed(key) => json!({ "key": key.to_string(), "valid": true }),
+        Standing::Changed(key) => json!({ "key": key.to_string(), "valid": false }),
+    }
 }
 
 /// A reader that has gone ends a result quietly.
@@ -71,9 +97,13 @@ fn names<T: NamedBit>(set: NamedSet<T>) -> Vec<&'static str> {
 
 /// Everything about an image as JSON. Sizes and offsets are bytes. Bytes that are not UTF-8 become U+FFFD.
 #[must_use]
-pub fn to_json(image: &Image) -> Value {
+pub fn to_json(image: &Image, standing: Standing) -> Value {
     let config = &image.config;
     let layers: Vec<_> = config.layers.iter().map(layer_json).collect();
+    let aliases = config.declared.aliases.iter().map(|alias| {
+        let command: Vec<_> = alias.words.iter().map(|word| text(word)).collect();
+        json!({ "command": command, "name": alias.name })
+    });
     let binds = config.binds.iter().map(|bind| {
         json!({
             "dst": text(&bind.dst), "required": bind.required, "src": text(&bind.src), "type": bind.kind.name(),
@@ -91,6 +121,7 @@ pub fn to_json(image: &Image) -> Value {
     });
     json!({
         "config": {
+            "aliases": aliases.collect::<Vec<_>>(),
             "binds": binds.collect::<Vec<_>>(),
             "boot": boot,
             "casefold": config.casefold,
@@ -111,10 +142,12 @@ pub fn to_json(image: &Image) -> Value {
         "generation": image.generation,
         "layers": layers,
         "program_size": image.elf_len(),
+        "publisher": publisher_json(standing),
         "size": image.file_len,
         "slot": image.slot.to_string(),
         "slot_fault": image.slot_fault.as_ref().map(ToString::to_string),
         "uuid": image.superblock.uuid.to_string(),
+        "version": config.declared.version,
     })
 }
 
@@ -141,9 +174,13 @@ fn listed(names: &[impl AsRef<str>]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-fn write_text(image: &Image, out: &mut dyn Write) -> io::Result<()> {
+fn write_text(image: &Image, standing: Standing, out: &mut dyn Write) -> io::Result<()> {
     let config = &image.config;
     writeln!(out, "name:         {}", config.name)?;
+    if let Some(version) = &config.declared.version {
+        writeln!(out, "version:      {version}")?;
+    }
+    writeln!(out, "publisher:    {}", publisher::describe(standing))?;
     writeln!(out, "uuid:         {}", image.superblock.uuid)?;
     writeln!(out, "format:       {}", image.superblock.version)?;
     writeln!(out, "size:         {} bytes, of which the program {}", image.file_len, image.elf_len())?;
@@ -164,6 +201,10 @@ fn write_text(image: &Image, out: &mut dyn Write) -> io::Result<()> {
     }
     for bind in &config.binds {
         writeln!(out, "bind:         {} {} {}", bind.kind.name(), text(&bind.src), text(&bind.dst))?;
+    }
+    for alias in &config.declared.aliases {
+        let words = alias.words.iter().map(|word| text(word)).collect::<Vec<_>>();
+        writeln!(out, "alias:        {} {}", alias.name, words.join(" "))?;
     }
     for (index, layer) in config.layers.iter().enumerate() {
         let ratio = ratio(layer).map_or_else(String::new, |ratio| format!(" (ratio {ratio})"));
@@ -206,10 +247,13 @@ mod tests {
     fn json_is_sorted_raw_and_ends_with_a_newline() {
         let (_directory, path) = image();
         let printed = output(|out| run(&path, true, out).unwrap());
-        assert!(printed.starts_with("{\n  \"config\": {\n    \"binds\": [],\n    \"boot\": null,"), "{printed}");
+        assert!(
+            printed.starts_with("{\n  \"config\": {\n    \"aliases\": [],\n    \"binds\": [],\n    \"boot\": null,"),
+            "{printed}"
+        );
         assert!(printed.contains("\"env\": {\n      \"A\": \"1\",\n      \"Z\": \"Zoë\"\n    }"), "{printed}");
         assert!(printed.contains("\"ratio\": 0.4,\n      \"size\": 12,"), "{printed}");
-        assert!(printed.ends_with("\"\n}\n"), "{printed}");
+        assert!(printed.ends_with(",\n  \"version\": null\n}\n"), "{printed}");
     }
 
     #[test]
@@ -224,12 +268,12 @@ mod tests {
     fn verify_says_what_is_damaged() {
         let (_directory, path) = image();
         let mut sound = false;
-        let printed = output(|out| sound = verify::run(&path, false, out).unwrap());
-        assert!(sound && printed == "every digest matches: 12 bytes, layers: 1\n", "{printed}");
+        let printed = output(|out| sound = verify::run(&path, false, None, out).unwrap());
+        assert!(sound && printed == "every digest matches: 12 bytes, layers: 1\npublisher: none\n", "{printed}");
         let offset = open(&path).unwrap().config.layers[0].offset;
         let file = File::options().write(true).open(&path).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&file, b"T", offset).unwrap();
-        let printed = output(|out| sound = verify::run(&path, true, out).unwrap());
+        let printed = output(|out| sound = verify::run(&path, true, None, out).unwrap());
         let value: Value = serde_json::from_str(&printed).unwrap();
         assert!(!sound && value["damaged"][0]["offset"] == offset && value["sound"] == false, "{printed}");
     }

@@ -3,13 +3,17 @@
 #![forbid(unsafe_code)]
 
 mod agreement;
+mod alias;
 pub mod build;
 mod cache;
 pub mod cli;
+mod content;
 mod data;
 pub mod doctor;
 mod draft;
 pub mod extract;
+mod fetch;
+mod host_program;
 pub mod inspect;
 pub mod instance;
 mod interrupt;
@@ -18,8 +22,12 @@ pub mod launch;
 mod layer;
 mod layout;
 pub mod oci;
+mod percent;
+mod port;
 pub mod portal;
 mod progress;
+mod publisher;
+mod service;
 pub mod settings;
 mod stack;
 pub mod stage;
@@ -40,6 +48,8 @@ pub struct Roles {
     pub guest: fn(&runtime::instance::Start) -> i32,
     /// The host daemon of a session.
     pub host: fn(runtime::host::Start) -> i32,
+    /// The proxy of an instance's published ports.
+    pub ports: fn(runtime::ports::Start) -> i32,
 }
 
 /// What a failing command prints; the exit code is 125.
@@ -63,7 +73,8 @@ pub fn run(roles: Roles, build: version::Build) -> i32 {
 /// Prints one line for the user on stderr. A closed stderr is the user's choice.
 pub fn report(text: &dyn Display) {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "fim: {text}");
+    // By one system call: others write there, too.
+    let _ = std::io::stderr().write_all(format!("fim: {text}\n").as_bytes());
 }
 
 /// An error that is just a message.
@@ -111,11 +122,19 @@ impl Invocation {
     /// # Errors
     /// When there is no image that can be used.
     pub fn of(path: &std::path::Path) -> Result<Self, Failure> {
+        Self::through(path, Asked::default())
+    }
+
+    /// As [`Invocation::of`], of the installation that is asked for.
+    ///
+    /// # Errors
+    /// When there is no image that can be used, or the installation cannot be told.
+    fn through(path: &std::path::Path, asked: Asked<'_>) -> Result<Self, Failure> {
         let image = inspect::open(path)?;
         let path = std::fs::canonicalize(path)
             .map_err(|error| Message::boxed(format!("cannot find {}: {error}", path.display())))?;
         let name = path.clone().into_os_string();
-        let installation = Installation::choose(&path, Asked::default())?;
+        let installation = Installation::choose(&path, asked)?;
         let (args, closed) = (Vec::new(), [false; 3]);
         Ok(Self { image, path, args, name, closed, installation, inherited: None, sealed: false })
     }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod portal;
+pub mod ports;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -28,14 +29,18 @@ use portal::Portals;
 /// Runs until the mount server of the session has ended; returns the exit code of the process.
 #[must_use]
 pub fn run(start: Start) -> i32 {
-    // One descriptor an instance: as many as the user may have at all.
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
+    raise_descriptors();
     let registry = Registry::new(&start.directory);
     watch(&start.directory, start.doorbell, &start.server, &registry);
     bury(&start.data, &registry);
     0
+}
+
+/// One descriptor an instance or more: as many as the user may have at all.
+fn raise_descriptors() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }
 
 /// Watches every live instance and removes it from the registry when it has ended.

@@ -62,8 +62,7 @@ impl Base {
         if lines.next()? != HEADER {
             return None;
         }
-        let digest = |line: &str| blake3::Hash::from_hex(line).ok().map(Digest::from);
-        lines.map(digest).collect::<Option<_>>().map(Self)
+        lines.map(Digest::from_hex).collect::<Option<_>>().map(Self)
     }
 
     /// What is recorded; `None` when nothing is.

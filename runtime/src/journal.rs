@@ -49,7 +49,7 @@ impl Log for Journal {
         // A log line that cannot be written has nowhere to be reported.
         let _ = match file {
             Some(path) => append(&path, &line),
-            None if record.level() == Level::Error => writeln!(io::stderr(), "fim: {line}"),
+            None if record.level() == Level::Error => io::stderr().write_all(format!("fim: {line}\n").as_bytes()),
             None => writeln!(io::stdout(), "D::{line}"),
         };
     }
@@ -63,7 +63,7 @@ fn append(path: &Path, line: &str) -> io::Result<()> {
         file.set_len(0)?;
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    writeln!(file, "{now} {line}")
+    file.write_all(format!("{now} {line}\n").as_bytes())
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 """The section `read`: throughput and latency of the mount."""
 
-from turns import cache, fim_environment, measure, mount_point, quick, run, table
+from turns import cache, data_directory, fim_environment, measure, mount_point, quick, run, table
 
+KERNEL = ["mount", "-t", "squashfs", "-o", "loop,ro"]
 PEERS = [
-    ("kernel squashfs", ["mount", "-t", "squashfs", "-o", "loop,ro"]),
-    ("squashfuse_ll", ["squashfuse_ll"]),
+    ("kernel squashfs", KERNEL, False),
+    ("kernel squashfs, kernel overlay on it", KERNEL, True),
+    ("squashfuse_ll", ["squashfuse_ll"], False),
 ]
 
 
@@ -12,13 +14,18 @@ def on_fim(image, *words):
     return run([str(cache / image), "fim-exec", "/measure", *words], env=fim_environment()).split()
 
 
-def mounted(command, archive, *words):
+def mounted(command, overlaid, archive, *words):
     run([*command, str(cache / archive), mount_point])
     try:
+        if overlaid:
+            data = data_directory()
+            options = f"lowerdir={mount_point},upperdir={data}/root,workdir={data}/work"
+            run(["mount", "-t", "overlay", "-o", options, "none", mount_point])
         words = [mount_point + word if word.startswith("/") else word for word in words]
         return run([measure, *words]).split()
     finally:
-        run(["umount", mount_point])
+        for _ in range(1 + overlaid):
+            run(["umount", mount_point])
 
 
 def everywhere(image, *words):
@@ -29,8 +36,8 @@ def everywhere(image, *words):
             while stream.read(1 << 20):
                 pass
     yield "**fim**", on_fim(image, *words)
-    for name, command in PEERS:
-        yield name, mounted(command, archive, *words)
+    for name, command, overlaid in PEERS:
+        yield name, mounted(command, overlaid, archive, *words)
 
 
 def gather(rounds, image, *words):

@@ -15,6 +15,7 @@ from instructions import instructions
 from layers import layers
 from layouts import layouts
 from memory import memory
+from ports import ports
 from read import read
 from settings import settings
 from size import size
@@ -31,6 +32,7 @@ SECTIONS = {
     "settings": settings,
     "layers": layers,
     "layouts": layouts,
+    "ports": ports,
     "write": write,
     "cold": cold,
     "size": size,

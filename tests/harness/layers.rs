@@ -3,18 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use super::{TestCommand, World, need};
+use super::World;
 
 /// Puts the program `/bin/tree` (tree.c) into a tree, and something to change.
 pub fn add_tree_program(tree: &Path) {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/harness/tree.c");
-    TestCommand::new(need("gcc"))
-        .env("PATH", "/usr/bin:/bin")
-        .args(["-static", "-O1", "-o"])
-        .arg(tree.join("bin/tree"))
-        .arg(source)
-        .run()
-        .succeeds();
+    super::world::program(tree, "tree");
     for directory in ["var/lib/one/two", "var/cache", "opt/app/share", "srv", "home/user"] {
         fs::create_dir_all(tree.join(directory)).unwrap();
         for name in ["first", "second", "third"] {

@@ -7,7 +7,9 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod command;
+pub mod content;
 pub mod debian;
+pub mod http;
 pub mod layers;
 pub mod owners;
 pub mod process;

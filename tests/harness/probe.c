@@ -254,6 +254,39 @@ static void connect_path(const char *path)
     tell("connect", connect(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&to, sizeof to));
 }
 
+/* Answers one client of a socket in the file system. */
+static int serve_path(const char *path)
+{
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    strncpy(at.sun_path, path, sizeof at.sun_path - 1);
+    char word[80] = "";
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    unlink(path);
+    if (bind(fd, (void *)&at, sizeof at) || listen(fd, 1))
+        return perror(path), 1;
+    printf("ready\n");
+    fflush(stdout);
+    int client = accept(fd, 0, 0);
+    if (client < 0 || read(client, word, sizeof word - 1) < 0)
+        return perror(path), 1;
+    dprintf(client, "heard %s", word);
+    return 0;
+}
+
+/* Says a word to such a server and prints the answer. */
+static int talk_path(const char *path, const char *word)
+{
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    strncpy(to.sun_path, path, sizeof to.sun_path - 1);
+    char answer[100] = "";
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (connect(fd, (void *)&to, sizeof to) || write(fd, word, strlen(word)) < 0 ||
+        read(fd, answer, sizeof answer - 1) < 0)
+        return perror(path), 1;
+    printf("%s\n", answer);
+    return 0;
+}
+
 static int connect_loopback(int port)
 {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
@@ -347,6 +380,10 @@ int main(int argc, char **argv)
         connect_abstract(argv[2]);
     else if (!strcmp(verb, "unix"))
         connect_path(argv[2]);
+    else if (!strcmp(verb, "serve"))
+        return serve_path(argv[2]);
+    else if (!strcmp(verb, "talk"))
+        return talk_path(argv[2], argv[3]);
     else if (!strcmp(verb, "tcp"))
         tell("connect", connect_loopback(atoi(argv[2])));
     else if (!strcmp(verb, "loopback"))

@@ -53,14 +53,7 @@ pub fn small_tree(tree: &Path) {
     for applet in TestCommand::new(busybox).arg("--list").prints().lines().filter(|name| *name != "busybox") {
         symlink("busybox", tree.join("bin").join(applet)).unwrap();
     }
-    let probe = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/harness/probe.c");
-    TestCommand::new(need("gcc"))
-        .env("PATH", "/usr/bin:/bin")
-        .args(["-static", "-O1", "-o"])
-        .arg(tree.join("bin/probe"))
-        .arg(probe)
-        .run()
-        .succeeds();
+    program(tree, "probe");
     for (name, content) in [
         ("etc/release", "small\n"),
         ("usr/share/dir/one", "one\n"),
@@ -80,6 +73,18 @@ pub fn small_tree(tree: &Path) {
         (state ^ (state >> 29)).to_le_bytes()
     });
     fs::write(tree.join("usr/share/noise"), noise.collect::<Vec<u8>>()).unwrap();
+}
+
+/// Compiles a program of the harness into a tree.
+pub fn program(tree: &Path, name: &str) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/harness").join(name).with_extension("c");
+    TestCommand::new(need("gcc"))
+        .env("PATH", "/usr/bin:/bin")
+        .args(["-static", "-O1", "-o"])
+        .arg(tree.join("bin").join(name))
+        .arg(source)
+        .run()
+        .succeeds();
 }
 
 /// Writes an executable file.

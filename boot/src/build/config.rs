@@ -15,6 +15,11 @@ pub(super) fn config(arguments: &Arguments, source: Config) -> Config {
     } else if config.name.is_empty() {
         config.name = arguments.output.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     }
+    if let Some(version) = &arguments.version {
+        config.declared.version = Some(version.clone());
+    }
+    // Of another image, even where it has the same content.
+    config.declared.publisher = None;
     let boot = words(arguments.boot.as_ref(), &arguments.boot_arg);
     if let Some((program, args)) = boot.split_first() {
         config.boot = Some(Boot { program: program.clone(), args: args.to_vec() });

@@ -14,7 +14,7 @@ use runtime::pack::Source;
 use super::child;
 use crate::draft::{Draft, Scratch};
 use crate::interrupt::Interrupt;
-use crate::{Failure, Message};
+use crate::{Failure, Message, host_program};
 
 /// Longest end of a log that a message shows, in bytes.
 const SHOWN: usize = 400;
@@ -63,7 +63,7 @@ impl Debian {
         let Some(packages) = &self.debian else { return Ok(None) };
         let packages: Vec<&str> = packages.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
         let include = (!packages.is_empty()).then(|| format!("--include={}", packages.join(",")));
-        let made = match (tool("mmdebstrap"), tool("debootstrap")) {
+        let made = match (host_program::find("mmdebstrap"), host_program::find("debootstrap")) {
             (Some(tool), _) => self.mmdebstrap(&tool, include, output, interrupt)?,
             (None, Some(tool)) if geteuid().is_root() => self.debootstrap(&tool, include, output, interrupt)?,
             (None, Some(_)) => {
@@ -106,7 +106,7 @@ impl Debian {
         output: &Path,
         interrupt: &Interrupt,
     ) -> Result<Made, Failure> {
-        let unshare = self::tool("unshare")
+        let unshare = host_program::find("unshare")
             .ok_or_else(|| Message::boxed("cannot make a Debian: unshare is missing; install util-linux"))?;
         let scratch = Scratch::create(output, "debian")?;
         let tree = scratch.path();
@@ -143,15 +143,6 @@ fn run(mut command: Command, tool: &Path, output: &Path, interrupt: &Interrupt) 
     Err(Message::boxed(format!(
         "{shown} failed with {end}: {text}; the packages and the release must exist, and the network must work"
     )))
-}
-
-/// A program of the host, also where administrators' programs lie.
-fn tool(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    let executable =
-        |path: &PathBuf| nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok() && path.is_file();
-    std::env::split_paths(&path).chain(more).map(|directory| directory.join(name)).find(executable)
 }
 
 #[cfg(test)]

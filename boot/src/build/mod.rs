@@ -41,6 +41,10 @@ pub struct Arguments {
     /// Name of the application [default: the output's name without its ending]
     #[arg(long)]
     pub name: Option<String>,
+    /// Version of the application: letters, digits and the signs + - _ ~, in parts joined by points [default: the
+    /// source's own]
+    #[arg(long, value_parser = crate::publisher::version)]
+    pub version: Option<String>,
     /// Boot command, split at blanks; use --boot-arg for arguments that hold some [default: the source's own]
     #[arg(long, value_name = "COMMAND")]
     pub boot: Option<OsString>,

@@ -79,6 +79,9 @@ pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i
         }
         "instance" => crate::instance::run(invocation, rest, roles, build),
         "key" => crate::key::run(invocation, rest),
+        "port" => crate::port::run(invocation, rest),
+        "service" => crate::service::run(invocation, rest, roles, build),
+        "alias" => crate::alias::run(invocation, rest),
         "portal" => crate::portal::configure::run(invocation, rest),
         "perms" => settings::sets::perms(invocation, rest),
         "env" => settings::env::run(invocation, rest),
@@ -91,9 +94,12 @@ pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i
         "casefold" => settings::switch::casefold(invocation, rest),
         "remote" => settings::remote::run(invocation, rest),
         "doctor" => crate::doctor::run(invocation, rest),
+        "content" => crate::content::run(invocation, rest),
         "layer" => crate::layer::run(invocation, rest),
         "oci" => crate::oci::run(invocation, rest, build),
         "data" => crate::data::run(invocation, rest),
+        "key-pair" => crate::publisher::pair_command(rest),
+        "sign" => crate::publisher::sign_command(&invocation.path, rest),
         "cache" => crate::cache::run(rest),
         "version" => version(invocation, rest, build),
         "complete" => complete::run(invocation, rest),
@@ -105,7 +111,7 @@ pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i
         }
         "verify" => {
             let json = only_flag(spec, rest, "--json")?;
-            let sound = crate::verify::run(&invocation.path, json, &mut std::io::stdout().lock())?;
+            let sound = crate::verify::run(&invocation.path, json, None, &mut std::io::stdout().lock())?;
             Ok(if sound { 0 } else { runtime::error::FAILURE })
         }
         other => Err(Message::boxed(format!("fim-{other} is not dispatched"))),

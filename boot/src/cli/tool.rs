@@ -1,4 +1,4 @@
-//! The builder's command line: `fim build`, `extract`, `inspect`, `verify`.
+//! The builder's command line: `fim build`, `sign`, `extract`, `inspect`, `verify` and the like.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use runtime::error::FAILURE;
 
-use crate::{Failure, Invocation, build, doctor, extract};
+use crate::{Failure, Invocation, build, doctor, extract, publisher};
 
 /// Makes and examines single-file applications.
 #[derive(Debug, Parser)]
@@ -45,6 +45,25 @@ enum Command {
         /// Print one JSON object
         #[arg(long)]
         json: bool,
+        /// Exit code 125 unless the owner of this public key has signed the image
+        #[arg(long, value_name = "FILE.pub")]
+        key: Option<PathBuf>,
+    },
+    /// Make the keys of a publisher: FILE, which is secret, and FILE.pub
+    KeyPair {
+        /// Where the secret key goes; no file is overwritten
+        file: PathBuf,
+    },
+    /// Vouch for an image as its publisher
+    Sign {
+        /// The image
+        image: PathBuf,
+        /// The secret key, as fim key-pair makes it
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// Give the application this version
+        #[arg(long, value_parser = publisher::version)]
+        version: Option<String>,
     },
 }
 
@@ -70,9 +89,12 @@ pub fn run(args: &[OsString]) -> Result<i32, Failure> {
             crate::inspect::run(&image, json, &mut std::io::stdout().lock())?;
             Ok(0)
         }
-        Command::Verify { image, json } => {
-            let sound = crate::verify::run(&image, json, &mut std::io::stdout().lock())?;
+        Command::Verify { image, json, key } => {
+            let key = key.map(|key| publisher::public_key(&key)).transpose()?;
+            let sound = crate::verify::run(&image, json, key, &mut std::io::stdout().lock())?;
             Ok(if sound { 0 } else { FAILURE })
         }
+        Command::KeyPair { file } => publisher::pair(&file),
+        Command::Sign { image, key, version } => publisher::sign(&image, &key, version),
     }
 }

@@ -39,9 +39,11 @@ pub(super) fn run(
     // What the instance shows was settled when it started.
     facts.binds.clear();
     let root = instance.kind == Kind::Root;
-    let program =
-        Program { words: words.to_vec(), shell: false, boots: false, root, detached: false, ephemeral: false };
-    let plan = plan::make(&invocation.image.config, &program, &facts, build)?;
+    // Its ports were published when it started.
+    let mut config = invocation.image.config.clone();
+    config.declared.ports.clear();
+    let program = Program { words: words.to_vec(), root, ..Program::default() };
+    let plan = plan::make(&config, &program, &facts, build)?;
     // 2. The pipes of this request.
     let directory = session.registry.directory(id);
     let pipes = request::Client::create(&directory).map_err(|error| {

@@ -3,10 +3,10 @@
 pub(crate) mod client;
 mod exec;
 mod list;
-mod logs;
-mod session;
+pub(crate) mod logs;
+pub(crate) mod session;
 mod stats;
-mod stop;
+pub(crate) mod stop;
 mod streams;
 mod usage;
 mod wait;

@@ -14,24 +14,28 @@ use crate::launch::{data, facts};
 use crate::{Failure, Invocation, Message};
 
 /// A live session as an outsider sees it.
-pub(super) struct Session {
-    pub(super) record: Record,
-    pub(super) registry: Registry,
-    pub(super) data: PathBuf,
+pub(crate) struct Session {
+    pub(crate) record: Record,
+    pub(crate) registry: Registry,
+    pub(crate) data: PathBuf,
 }
 
 /// The live session of this image and user, if any.
-pub(super) fn find(invocation: &Invocation) -> Option<Session> {
-    let data = data::existing(invocation, &facts::caller())?;
-    let path = data.join(lock::SESSION);
-    let record = Record::read(&File::open(&path).ok()?, &path).ok()?;
-    let registry = Registry::new(&record.directory);
-    record.server_is_alive().then_some(Session { record, registry, data })
+pub(crate) fn find(invocation: &Invocation) -> Option<Session> {
+    Session::of(data::existing(invocation, &facts::caller())?)
 }
 
 impl Session {
+    /// The live session on a data directory, if any.
+    pub(crate) fn of(data: PathBuf) -> Option<Self> {
+        let path = data.join(lock::SESSION);
+        let record = Record::read(&File::open(&path).ok()?, &path).ok()?;
+        let registry = Registry::new(&record.directory);
+        record.server_is_alive().then_some(Self { record, registry, data })
+    }
+
     /// The live instance with this ID.
-    pub(super) fn instance(&self, id: u64) -> Result<Instance, Failure> {
+    pub(crate) fn instance(&self, id: u64) -> Result<Instance, Failure> {
         if let Some(instance) = self.registry.instance(id) {
             return Ok(instance);
         }
@@ -48,7 +52,7 @@ impl Session {
 
 impl Session {
     /// The live instance with this ID and a descriptor that names exactly its starter, readable when it has ended.
-    pub(super) fn hold(&self, id: u64) -> Result<(Instance, OwnedFd), Failure> {
+    pub(crate) fn hold(&self, id: u64) -> Result<(Instance, OwnedFd), Failure> {
         let instance = self.instance(id)?;
         let starter = match process::pidfd_open(instance.pid) {
             Ok(starter) => starter,
@@ -61,12 +65,12 @@ impl Session {
 }
 
 /// The error for an instance that was there a moment ago.
-pub(super) fn ended(id: u64) -> Failure {
+pub(crate) fn ended(id: u64) -> Failure {
     Message::boxed(format!("instance {id} has ended"))
 }
 
 /// The session that must live.
-pub(super) fn require(invocation: &Invocation) -> Result<Session, Failure> {
+pub(crate) fn require(invocation: &Invocation) -> Result<Session, Failure> {
     find(invocation).ok_or_else(none)
 }
 

@@ -71,7 +71,7 @@ impl Target {
 }
 
 /// Ends the command: SIGTERM, then SIGKILL when the time is over. Returns when the instance has ended.
-pub(super) fn stop(invocation: &Invocation, id: u64, words: &[OsString]) -> Result<i32, Failure> {
+pub(crate) fn stop(invocation: &Invocation, id: u64, words: &[OsString]) -> Result<i32, Failure> {
     let timeout = timeout(words)?;
     let target = Target::find(invocation, id)?;
     target.signal(Signal::SIGTERM as i32)?;

@@ -6,18 +6,30 @@ use std::path::Path;
 
 use runtime::copy::Copier;
 use runtime::emulation::ledger;
+use runtime::installation::belongs_to;
 use runtime::installation::revision::Revision;
 use runtime::installation::{IMAGE, Key, link_name};
+use runtime::session::service::SERVICES;
 
 use super::keys::{self, Idle, Keys, Link, no_such};
 use crate::launch::facts::{self, Caller};
 use crate::launch::{data, exclusive, rung};
-use crate::{Failure, Invocation, Message, cli, report};
+use crate::{Failure, Invocation, Message, alias, cli, report};
 
 /// What of a data directory is a session's, or the data of others. Owners that are remembered go by objects, and are taken
 /// over with them.
-const LEFT_OUT: [&str; 8] =
-    ["work", "start.lock", "session.lock", "settings.lock", "mount-points", "errors.log", ledger::NAME, "keys"];
+const LEFT_OUT: [&str; 10] = [
+    SERVICES,
+    "work",
+    "start.lock",
+    "session.lock",
+    "settings.lock",
+    "mount-points",
+    "errors.log",
+    ledger::NAME,
+    "keys",
+    belongs_to::RECORD,
+];
 
 fn failed<'a>(action: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Failure + 'a {
     move |error| Message::boxed(format!("cannot {action} {}: {error}", path.display()))
@@ -36,6 +48,10 @@ pub(super) fn rename(invocation: &Invocation, old: &Key, new: &Key) -> Result<i3
             fs::rename(&to, &idle.data).map_err(failed("rename back", &to))?;
             return Err(failed("rename the link", &link)(error));
         }
+    }
+    if let Err(error) = alias::follow(invocation, &keys.caller, old, Some(new)) {
+        let why = runtime::error::chain(error.as_ref());
+        report(&format!("warning: not all aliases of '{old}' are those of '{new}' now: {why}; see fim-alias list"));
     }
     Ok(0)
 }
@@ -121,6 +137,7 @@ pub(super) fn remove(invocation: &Invocation, key: &Key) -> Result<i32, Failure>
             None if link => None,
             None => return Err(no_such(key)),
         };
+        alias::follow(invocation, &keys.caller, key, None)?;
         if link {
             let link = keys.link(key);
             fs::remove_file(&link).map_err(failed("remove the link", &link))?;

@@ -14,7 +14,7 @@ use crate::launch::{data, exclusive, rung};
 use crate::{Failure, Invocation, Message};
 
 /// Lock in the directory of keys.
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 /// How names begin of what is just being made or removed; no key has such a name.
 const DRAFT: &str = ".draft-";
 const REMOVED: &str = ".removed-";
@@ -54,7 +54,7 @@ impl<'a> Keys<'a> {
             )));
         }
         let caller = facts::caller();
-        let places = data::keys(invocation, &caller);
+        let places = data::claim_keys(invocation, &caller)?;
         let mut reasons = Vec::new();
         for directory in &places {
             if directory.is_dir() || missing.is_none() {

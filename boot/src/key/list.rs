@@ -4,18 +4,16 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use runtime::image::NamedBit;
+use runtime::image::{Config, NamedBit};
 use runtime::installation::revision::Revision;
 use runtime::installation::{Asked, IMAGE, Installation, Key, Own};
-use runtime::session::lock;
-use runtime::session::record::Record;
-use runtime::session::registry::Registry;
 use serde_json::json;
 
+use crate::instance::session::Session;
 use crate::launch::data;
 use crate::launch::facts::{self, Caller};
 use crate::settings::print_json;
-use crate::{Failure, Invocation, cli};
+use crate::{Failure, Invocation, cli, inspect};
 
 /// One key as it is shown.
 struct Entry {
@@ -67,11 +65,8 @@ fn entry(invocation: &Invocation, caller: &Caller, key: Key) -> Result<Entry, Fa
     let beside = fs::read_dir(facts::directory(&invocation.path)).into_iter().flatten().flatten();
     let link = beside.map(|entry| entry.path()).find(|path| of_link(invocation, path).as_ref() == Some(&key));
     let data = data::existing_of(invocation, caller, Some(&key));
-    let own_image = |data: &Path| {
-        let link = data.join(IMAGE).join(invocation.path.file_name().unwrap_or_default());
-        fs::read_link(link).ok()
-    };
-    let image = data.as_deref().and_then(own_image).unwrap_or_else(|| invocation.path.clone());
+    let image = data.as_deref().and_then(|data| own_image(invocation, data));
+    let image = image.unwrap_or_else(|| invocation.path.clone());
     let own = data.as_deref().map(Own::read).transpose()?.unwrap_or_default();
     let own = own.settings().iter().map(NamedBit::name).collect();
     let instances = data.as_deref().map(instances).unwrap_or_default();
@@ -82,10 +77,32 @@ fn entry(invocation: &Invocation, caller: &Caller, key: Key) -> Result<Entry, Fa
 
 /// IDs of the live instances of a data directory.
 fn instances(data: &Path) -> Vec<u64> {
-    let path = data.join(lock::SESSION);
-    let record = fs::File::open(&path).ok().and_then(|file| Record::read(&file, &path).ok());
-    let live = record.filter(Record::server_is_alive).map(|record| Registry::new(&record.directory).live());
+    let live = Session::of(data.to_owned()).map(|session| session.registry.live());
     live.and_then(Result::ok).unwrap_or_default().iter().map(|instance| instance.id).collect()
+}
+
+/// Every key as an installation, with its configuration and its data.
+///
+/// # Errors
+/// Settings and images that cannot be read.
+pub(crate) fn configurations(
+    invocation: &Invocation,
+    caller: &Caller,
+) -> Result<Vec<(Installation, Config, Option<PathBuf>)>, Failure> {
+    let configuration = |key: Key| {
+        let data = data::existing_of(invocation, caller, Some(&key));
+        let image = data.as_deref().and_then(|data| own_image(invocation, data));
+        let image = image.map(|image| inspect::open(&image)).transpose()?;
+        let inherited = image.as_ref().map_or(&invocation.image.config, |image| &image.config);
+        let own = data.as_deref().map(Own::read).transpose()?.unwrap_or_default();
+        Ok((invocation.installation.with_key(Some(key)), own.over(inherited), data))
+    };
+    all(invocation, caller).into_iter().map(configuration).collect()
+}
+
+/// The image that a key has instead of this one.
+fn own_image(invocation: &Invocation, data: &Path) -> Option<PathBuf> {
+    fs::read_link(data.join(IMAGE).join(invocation.path.file_name().unwrap_or_default())).ok()
 }
 
 fn describe(invocation: &Invocation, entry: &Entry) -> serde_json::Value {

@@ -10,7 +10,9 @@ use std::ffi::OsString;
 
 use runtime::installation::Key;
 
-pub(crate) use select::{choose, redirect, settle};
+pub(crate) use keys::LOCK;
+pub(crate) use list::configurations;
+pub(crate) use select::{choose, links, own_image, redirect, settle};
 
 use crate::cli::help;
 use crate::cli::spec;

@@ -9,8 +9,9 @@ use std::process::Command;
 use runtime::installation::{Asked, IMAGE, Installation, Own};
 use runtime::sys::inherited;
 
+use crate::launch::facts::Caller;
 use crate::launch::{data, facts};
-use crate::{Failure, Invocation, Message};
+use crate::{Failure, Invocation, Message, alias};
 
 /// The installation, and the command line without what named it.
 ///
@@ -37,7 +38,7 @@ pub(crate) fn choose(image: &Path, args: Vec<OsString>) -> Result<(Installation,
 const MAX_LINKS: usize = 40;
 
 /// A path, made absolute, and those that the links on the way name.
-fn links(path: PathBuf) -> Vec<PathBuf> {
+pub(crate) fn links(path: PathBuf) -> Vec<PathBuf> {
     let next = |path: &PathBuf| Some(path.parent()?.join(std::fs::read_link(path).ok()?));
     let path = std::path::absolute(&path).unwrap_or(path);
     std::iter::successors(Some(path), next).take(MAX_LINKS).collect()
@@ -49,14 +50,12 @@ fn links(path: PathBuf) -> Vec<PathBuf> {
 /// When there is one and it cannot be executed.
 pub(crate) fn redirect(invocation: &Invocation) -> Result<(), Failure> {
     let installation = &invocation.installation;
-    // Keys are managed by the image that they were added to.
-    let manages = invocation.args.first().is_some_and(|word| word == "fim-key");
+    // Keys and their aliases are managed by the image that they were added to.
+    let manages = invocation.args.first().is_some_and(|word| word == "fim-key") || alias::manages(&invocation.args);
     if installation.key.is_none() || installation.keys().is_some() || manages {
         return Ok(());
     }
-    let Some(data) = data::existing(invocation, &facts::caller()) else { return Ok(()) };
-    let link = data.join(IMAGE).join(invocation.path.file_name().unwrap_or_default());
-    let Ok(target) = std::fs::read_link(&link) else { return Ok(()) };
+    let Some((link, target)) = own_image(invocation, &facts::caller()) else { return Ok(()) };
     // The link tells the other image which key it is started for.
     let error = Command::new(&link).arg0(&invocation.name).args(&invocation.args).env_remove("FIM_INSTANCE_KEY").exec();
     Err(Message::boxed(format!(
@@ -65,12 +64,20 @@ pub(crate) fn redirect(invocation: &Invocation) -> Result<(), Failure> {
     )))
 }
 
+/// The link to the image that the key has instead of this one, and what it names.
+pub(crate) fn own_image(invocation: &Invocation, caller: &Caller) -> Option<(PathBuf, PathBuf)> {
+    let data = data::existing(invocation, caller)?;
+    let link = data.join(IMAGE).join(invocation.path.file_name().unwrap_or_default());
+    std::fs::read_link(&link).ok().map(|target| (link, target))
+}
+
 /// Puts the settings of the installation in place of the image's.
 ///
 /// # Errors
 /// When they cannot be read.
 pub(crate) fn settle(invocation: &mut Invocation) -> Result<(), Failure> {
-    if invocation.installation.key.is_none() {
+    // The default installation has one setting of its own, its connections; every other is the image's.
+    if invocation.installation.key.is_none() && invocation.image.config.declared.plugs.is_empty() {
         return Ok(());
     }
     let Some(data) = data::existing(invocation, &facts::caller()) else { return Ok(()) };

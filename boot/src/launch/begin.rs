@@ -2,10 +2,12 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use nix::unistd::Pid;
 use runtime::medium::Medium;
+use runtime::mount_server::content::{self, Content, Producers};
 use runtime::mount_server::{self, Layer, Lower, Refused, Request, Stack, ThrowAway, reads};
 use runtime::sandbox::points::Point;
 use runtime::session::lock;
@@ -15,6 +17,7 @@ use runtime::sys::process;
 use super::facts::Caller;
 use super::rung::Rung;
 use super::session::Server;
+use crate::content::Producer;
 use crate::interrupt::Interrupt;
 use crate::stack::External;
 use crate::{Failure, Invocation, Message, cache};
@@ -28,6 +31,8 @@ pub(super) struct Beginning<'a> {
     pub rung: &'a Rung,
     /// Layers outside of the image.
     pub external: &'a [External],
+    /// The layer on top of those, of a throw-away session only.
+    pub packed: Option<&'a External>,
     /// What stacks the layers.
     pub stack: Stack,
     /// What shapes the stack, for the session record.
@@ -38,6 +43,10 @@ pub(super) struct Beginning<'a> {
     pub points: Vec<Point>,
     /// Set for a throw-away session.
     pub throw_away: Option<ThrowAway>,
+    /// What the plugs of the image get.
+    pub plugs: Vec<content::Plug>,
+    /// From whom.
+    pub producers: Vec<Rc<Producer>>,
 }
 
 impl Beginning<'_> {
@@ -48,12 +57,13 @@ impl Beginning<'_> {
         held: lock::Held,
         interrupt: &mut Option<Interrupt>,
     ) -> Result<(OwnedFd, Server, Pid), Failure> {
-        match self.server(Lower::Image(self.layers()?), held)? {
+        let content = crate::content::images(&self.plugs, &self.producers)?;
+        match self.server(Lower::Image(self.layers()?), content, held)? {
             Ok(begun) => {
                 log::debug!("Layers: mounted through FUSE");
                 Ok(begun)
             }
-            Err(why) if self.stack != Stack::Kernel => {
+            Err(why) if self.stack != Stack::Kernel || self.packed.is_some() => {
                 Err(Message::boxed(format!("{}: {why}", mount_server::diagnose::userspace_without_fuse())))
             }
             Err(why) => {
@@ -61,8 +71,12 @@ impl Beginning<'_> {
                 // The first server has the session lock until it is gone.
                 let held = lock::wait(self.data, lock::SESSION)?;
                 let own = *self.rung != Rung::Every;
-                let layers = cache::layers(self.invocation, self.external, self.caller, own, &why, interrupt)?;
-                self.server(Lower::Extracted(layers), held)?.map_err(Message::boxed)
+                let mut extract = |image, external| cache::layers(image, external, self.caller, own, &why, interrupt);
+                let layers = extract(&self.invocation.image, self.external)?;
+                let producers = self.producers.iter().map(|producer| extract(producer.image(), &[]));
+                let producers = Producers::Extracted(producers.collect::<Result<_, _>>()?);
+                let content = Content { producers, plugs: self.plugs.clone() };
+                self.server(Lower::Extracted(layers), content, held)?.map_err(Message::boxed)
             }
         }
     }
@@ -77,7 +91,7 @@ impl Beginning<'_> {
             let name = format!("layer {index} of {path}");
             layers.push(Layer { name, source, medium: self.invocation.medium() });
         }
-        for layer in self.external {
+        for layer in self.external.iter().chain(self.packed) {
             let path = layer.path.display();
             log::debug!("Mounting layer from '{path}' with offset '0'");
             log::debug!("Overlay layer '{}'", layers.len());
@@ -89,7 +103,12 @@ impl Beginning<'_> {
     }
 
     /// Starts a server; why not, in the inner result, when the host has no FUSE.
-    fn server(&self, lower: Lower, held: lock::Held) -> Result<Result<(OwnedFd, Server, Pid), String>, Failure> {
+    fn server(
+        &self,
+        lower: Lower,
+        content: Content,
+        held: lock::Held,
+    ) -> Result<Result<(OwnedFd, Server, Pid), String>, Failure> {
         let ids = self.rung.session(self.caller);
         let mut starting = mount_server::start(Request {
             lower,
@@ -104,6 +123,7 @@ impl Beginning<'_> {
             points: self.points.clone(),
             reads: self.caller.variable(reads::VARIABLE).map(Into::into),
             throw_away: self.throw_away.clone(),
+            content,
         })?;
         let (pid, server) = (starting.pid(), process::pidfd_open(starting.pid())?);
         match starting.namespaces(&ids, self.rung.helpers(self.caller).as_ref()) {

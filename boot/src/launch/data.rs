@@ -1,6 +1,5 @@
 //! The writable data of an image: beside the file, or in the user's data directory where that cannot be.
 
-use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -12,7 +11,10 @@ use runtime::session::ephemeral::Fresh;
 
 use super::exclusive::is_used;
 use super::facts::Caller;
+use super::former;
+use super::places::{self, DATA, Places, home};
 use super::stacking::Stacking;
+use crate::stack::External;
 use crate::{Failure, Invocation, Message, report};
 
 /// File systems that cannot hold a root, by `statfs.f_type` (linux/magic.h): names differ in more than case, modes stay,
@@ -33,64 +35,29 @@ pub struct Data {
     pub home: Option<PathBuf>,
     /// Set for a throw-away session, which owns its directory.
     pub(super) throw_away: Option<(ThrowAway, Fresh)>,
+    /// The writable layer that a throw-away session is stacked on, where that cannot be the directory itself.
+    pub(super) packed: Option<External>,
 }
 
 /// Where the installation's data may lie, in the order they are tried.
-#[must_use]
-pub fn candidates(invocation: &Invocation, caller: &Caller) -> Vec<PathBuf> {
-    candidates_of(invocation, caller, invocation.installation.key.as_ref())
+pub fn candidates<'a>(invocation: &'a Invocation, caller: &'a Caller) -> impl Iterator<Item = PathBuf> + 'a {
+    Places::of(invocation, caller, invocation.installation.key.as_ref()).search()
 }
 
-fn candidates_of(invocation: &Invocation, caller: &Caller, key: Option<&Key>) -> Vec<PathBuf> {
-    match key {
-        None => places(invocation, caller, DATA),
-        Some(key) => keys(invocation, caller).iter().map(|keys| keys.join(key.as_str())).collect(),
-    }
+/// The directories that may hold the data of keys, in the order they are tried. What was left under a former name of the
+/// image gets its name first.
+///
+/// # Errors
+/// When it cannot be told which that is.
+pub fn claim_keys(invocation: &Invocation, caller: &Caller) -> Result<Vec<PathBuf>, Failure> {
+    Places::of_keys(invocation, caller).claim()?;
+    Ok(keys(invocation, caller))
 }
 
-/// The directories that may hold the data of keys, in the order they are tried.
+/// As [`claim_keys`]; touches nothing.
 #[must_use]
 pub fn keys(invocation: &Invocation, caller: &Caller) -> Vec<PathBuf> {
-    match invocation.installation.keys() {
-        Some(keys) => vec![keys.to_owned()],
-        None => places(invocation, caller, KEYS),
-    }
-}
-
-/// What a directory is called in each of the places where it may lie.
-struct Names {
-    /// Below the directory that `FIM_DIR_DATA` names.
-    chosen: &'static str,
-    /// Behind the point and the name of the image, beside it.
-    beside: &'static str,
-    /// Behind the image's UUID, in the user's data directory.
-    user: &'static str,
-}
-
-const DATA: Names = Names { chosen: "", beside: ".data", user: "" };
-/// Beside the data of the default installation, so that removing that leaves the keys alone.
-const KEYS: Names = Names { chosen: "keys", beside: ".keys", user: ".keys" };
-
-fn places(invocation: &Invocation, caller: &Caller, names: Names) -> Vec<PathBuf> {
-    if let Some(chosen) = caller.variable("FIM_DIR_DATA").filter(|value| !value.is_empty()) {
-        let chosen = PathBuf::from(chosen);
-        let chosen = std::path::absolute(&chosen).unwrap_or(chosen);
-        return vec![if names.chosen.is_empty() { chosen } else { chosen.join(names.chosen) }];
-    }
-    let mut places = vec![beside(&invocation.path, names.beside)];
-    let base = absolute(caller, "XDG_DATA_HOME").or_else(|| home(caller).map(|home| home.join(".local/share")));
-    if let Some(base) = base {
-        places.push(base.join("fim").join(format!("{}{}", invocation.image.superblock.uuid, names.user)));
-    }
-    places
-}
-
-fn absolute(caller: &Caller, name: &str) -> Option<PathBuf> {
-    caller.variable(name).map(PathBuf::from).filter(|path| path.is_absolute())
-}
-
-fn home(caller: &Caller) -> Option<PathBuf> {
-    absolute(caller, "HOME").or_else(|| caller.account.as_ref().map(|(_, home, _)| PathBuf::from(home)))
+    Places::of_keys(invocation, caller).all()
 }
 
 /// Whether the image lies on a medium of its own, which may be taken away: on a block device (major numbers from 1 on)
@@ -104,14 +71,6 @@ pub fn on_a_medium(invocation: &Invocation, caller: &Caller) -> bool {
         && home(caller).is_none_or(|home| device(&home) != Some(own))
 }
 
-/// `.NAME.data` beside the image file, or another ending.
-fn beside(image: &Path, ending: &str) -> PathBuf {
-    let mut name = OsString::from(".");
-    name.push(image.file_name().unwrap_or_default());
-    name.push(ending);
-    image.with_file_name(name)
-}
-
 /// The data directory in use, when one exists already. Touches nothing.
 #[must_use]
 pub fn existing(invocation: &Invocation, caller: &Caller) -> Option<PathBuf> {
@@ -121,7 +80,7 @@ pub fn existing(invocation: &Invocation, caller: &Caller) -> Option<PathBuf> {
 /// As [`existing`], of the installation with this key.
 #[must_use]
 pub fn existing_of(invocation: &Invocation, caller: &Caller, key: Option<&Key>) -> Option<PathBuf> {
-    candidates_of(invocation, caller, key).into_iter().find(|place| is_used(place))
+    Places::of(invocation, caller, key).search().find(|place| is_used(place))
 }
 
 /// The data directory in use, when one exists already, for a command that changes it. Touches nothing.
@@ -134,10 +93,15 @@ pub(crate) fn owned_by(invocation: &Invocation, caller: &Caller) -> Result<Optio
 }
 
 /// The data directory in use, or the one that a start would try first. Touches nothing.
-#[must_use]
-pub fn place(invocation: &Invocation, caller: &Caller) -> Option<PathBuf> {
-    let key = invocation.installation.key.as_ref();
-    existing(invocation, caller).or_else(|| candidates_of(invocation, caller, key).into_iter().next())
+///
+/// # Errors
+/// When more than one directory may be it.
+pub fn place(invocation: &Invocation, caller: &Caller) -> Result<Option<PathBuf>, Failure> {
+    let places = Places::of(invocation, caller, invocation.installation.key.as_ref());
+    match places.search().find(|place| is_used(place)) {
+        Some(used) => Ok(Some(used)),
+        None => places.must_be_clear().map(|()| places.search().next()),
+    }
 }
 
 /// Finds or makes the data directory with `root` and `work` in it. A place that suits the kernel's overlay goes before
@@ -147,7 +111,7 @@ pub fn place(invocation: &Invocation, caller: &Caller) -> Option<PathBuf> {
 /// When no place will do; the message names each and why.
 pub fn prepare(invocation: &Invocation, caller: &Caller, stack: Stack) -> Result<Data, Failure> {
     let directory = find(invocation, caller, invocation.installation.key.as_ref(), stack)?;
-    Ok(Data { home: Some(directory.clone()), directory, throw_away: None })
+    Ok(Data { home: Some(directory.clone()), directory, throw_away: None, packed: None })
 }
 
 /// As [`prepare`], of the installation with this key, with the overlay that is set.
@@ -160,7 +124,12 @@ pub fn prepare_of(invocation: &Invocation, caller: &Caller, key: Option<&Key>) -
 }
 
 fn find(invocation: &Invocation, caller: &Caller, key: Option<&Key>, stack: Stack) -> Result<PathBuf, Failure> {
-    let places = candidates_of(invocation, caller, key);
+    let possible = Places::of(invocation, caller, key);
+    if !possible.search().next().is_some_and(|first| is_used(&first)) {
+        Places::of(invocation, caller, None).claim()?;
+        Places::of_keys(invocation, caller).claim()?;
+    }
+    let places = possible.all();
     // Data that exists is used wherever it is, so that nothing seems lost when a place becomes writable later.
     for place in &places {
         if is_used(place) && owned(place, caller)? && fs::create_dir_all(place.join("work")).is_ok() {
@@ -175,6 +144,7 @@ fn find(invocation: &Invocation, caller: &Caller, key: Option<&Key>, stack: Stac
         }
         match make(place, stack) {
             Ok(()) => {
+                former::remember(invocation, caller, key, place);
                 if let Some(reason) = reasons.first() {
                     report(&format!("note: data of this image is kept in {} ({reason})", place.display()));
                 }
@@ -186,6 +156,7 @@ fn find(invocation: &Invocation, caller: &Caller, key: Option<&Key>, stack: Stac
     for place in places.iter().filter(|_| stack == Stack::Kernel) {
         let is_free = fs::symlink_metadata(place).is_err() || owned(place, caller)?;
         if is_free && make(place, Stack::Userspace { casefold: false }).is_ok() {
+            former::remember(invocation, caller, key, place);
             if *place != places[0] {
                 report(&format!("note: data of this image is kept in {} ({})", place.display(), reasons.join("; ")));
             }
@@ -223,8 +194,8 @@ pub fn survey(
     stack: Stack,
     mut look: impl FnMut(&Path, Stack),
 ) -> Result<Survey, Failure> {
-    let used = existing(invocation, caller);
-    let places = used.map_or_else(|| candidates(invocation, caller), |place| vec![place]);
+    let possible = Places::of(invocation, caller, invocation.installation.key.as_ref());
+    let places = existing(invocation, caller).map_or_else(|| possible.all(), |place| vec![place]);
     let mut refused = Vec::new();
     let own = Stack::Userspace { casefold: false };
     for stack in [Some(stack), (stack == Stack::Kernel).then_some(own)].into_iter().flatten() {
@@ -241,7 +212,7 @@ pub fn survey(
             let _ = fs::remove_dir_all(&trial);
             match tried {
                 Ok(()) => {
-                    let beside = *place == self::beside(&invocation.path, DATA.beside);
+                    let beside = *place == places::beside(&invocation.path, DATA.beside);
                     return Ok(Survey { beside, place: place.clone(), stack, refused });
                 }
                 Err(why) => refused.push(format!("{}: {why}", place.display())),
@@ -321,11 +292,6 @@ fn try_make(place: &Path, stack: Stack) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn data_lies_beside_the_image() {
-        assert_eq!(beside(Path::new("/a b/app.flatimage"), DATA.beside), Path::new("/a b/.app.flatimage.data"));
-    }
 
     #[test]
     fn a_failed_make_leaves_nothing() {

@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use runtime::error::chain;
@@ -12,7 +11,8 @@ use runtime::session::log::Log;
 use runtime::sys::{descriptor, process};
 use runtime::wire::frame;
 
-use super::facts::Facts;
+use super::facts::{self, Facts};
+use super::stamp::Stamp;
 use crate::{Failure, Message};
 
 /// Which process this is from now on.
@@ -53,12 +53,12 @@ pub(super) fn fork(facts: Facts) -> Result<Side, Failure> {
 }
 
 impl Hearing {
-    /// Prints the ID of the instance that has started.
-    pub(super) fn report(mut self) -> Result<i32, Failure> {
+    /// The ID of the instance that has started.
+    pub(super) fn hear(mut self) -> Result<String, Failure> {
         let bytes = frame::read(&mut self.0)?.unwrap_or_default();
         let text = String::from_utf8_lossy(bytes.get(1..).unwrap_or_default()).into_owned();
         match bytes.first() {
-            Some(0) => crate::cli::print(&format!("{text}\n")).map(|()| 0),
+            Some(0) => Ok(text),
             Some(_) => Err(Message::boxed(text)),
             None => Err(Message::boxed("the detached start was killed before its command ran")),
         }
@@ -79,6 +79,11 @@ impl Report {
         let _ = frame::write(&mut &self.0, &body);
     }
 
+    /// The command has started, in the instance with this ID.
+    pub(super) fn started(&self, id: u64) {
+        self.say(0, &id.to_string());
+    }
+
     /// The instance has ended, or never began.
     pub(super) fn end(&self, outcome: &Result<i32, Failure>) {
         if let Err(error) = outcome {
@@ -93,21 +98,22 @@ pub struct Detached {
     report: Report,
     id: u64,
     log: Log,
+    /// What stands in front of its lines, if anything does.
+    stamp: Option<Stamp>,
     /// Output of the command; `None` when nobody can write any more.
     output: Option<File>,
 }
 
 impl Detached {
-    /// Makes standard output and error of this process, which the command will inherit, a pipe to its log.
-    pub(super) fn begin(report: Report, directory: &Path, id: u64) -> Result<Self, Failure> {
-        let log = Log::create(directory)?;
+    /// Makes standard output and error of this process, which the command will inherit, a pipe to this log.
+    pub(super) fn begin(report: Report, id: u64, log: Log, stamp: Option<Stamp>) -> Result<Self, Failure> {
         let (output, input) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         nix::unistd::dup2_stdout(&input)?;
         nix::unistd::dup2_stderr(&input)?;
         let output = File::from(output);
         // Only the reader's end: the command is to see a pipe like any other.
         fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        Ok(Self { report, id, log, output: Some(output) })
+        Ok(Self { report, id, log, stamp, output: Some(output) })
     }
 
     /// To wait for output of the command.
@@ -121,7 +127,7 @@ impl Detached {
         let mut bytes = [0; 64 * 1024];
         match output.read(&mut bytes) {
             Ok(len) if len > 0 => {
-                self.log.append(&bytes[..len]);
+                self.write(&bytes[..len]);
                 true
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => true,
@@ -135,14 +141,34 @@ impl Detached {
 
     /// The command has started.
     pub(super) fn started(&self) {
-        self.report.say(0, &self.id.to_string());
+        self.report.started(self.id);
     }
 
     /// Every process of the instance has gone: what they wrote last is still in the pipe.
     pub(super) fn end(mut self, failure: Option<&String>) {
         while self.take_output() {}
         if let Some(text) = failure {
-            self.log.append(format!("fim: {text}\n").as_bytes());
+            self.note(text);
+        }
+        self.end_line();
+    }
+
+    fn end_line(&mut self) {
+        if let Some(stamp) = &mut self.stamp {
+            self.log.append(stamp.end_of_line());
+        }
+    }
+
+    /// Adds a line of this process's to the log.
+    pub(super) fn note(&mut self, text: &str) {
+        self.end_line();
+        self.write(format!("fim: {text}\n").as_bytes());
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        match &mut self.stamp {
+            Some(stamp) => self.log.append(&stamp.stamped(bytes, facts::now())),
+            None => self.log.append(bytes),
         }
     }
 }

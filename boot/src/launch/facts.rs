@@ -14,6 +14,7 @@ use runtime::sys::{capability, process};
 use super::binds::Expanded;
 use super::expansion::{self, Outputs};
 use super::grants::host::{self, Host};
+use crate::content::Supply;
 use crate::{Failure, Invocation};
 
 /// Who starts the program.
@@ -58,6 +59,8 @@ pub struct Facts {
     pub host: Host,
     /// Stored binds, expanded.
     pub binds: Vec<Expanded>,
+    /// What the plugs of the image get.
+    pub content: Vec<Supply>,
     /// Absolute path of the image file.
     pub image: PathBuf,
     /// The installation.
@@ -136,9 +139,11 @@ pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
         outputs,
         host: host::look(config.permissions, &caller),
         binds,
+        // For starts only, which may have to ask.
+        content: Vec::new(),
         image: invocation.path.clone(),
         installation: invocation.installation.clone(),
-        revision: super::revision::decide(&super::data::candidates(invocation, &caller), config)?,
+        revision: super::revision::decide(super::data::candidates(invocation, &caller), config)?,
         payload: invocation.image.superblock.payload,
         privileged: is_privileged(&caller),
         caller,
@@ -150,8 +155,14 @@ pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
         zone,
         zone_rule: fs::read("/etc/localtime").ok().and_then(|file| zone_rule(&file)),
         sys: SYS.iter().map(PathBuf::from).filter(|path| path.is_dir()).collect(),
-        now: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+        now: now(),
     })
+}
+
+/// Seconds since the epoch.
+#[must_use]
+pub fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 /// Whether the caller is root with privileges over every ID.
@@ -166,7 +177,8 @@ fn expanded_binds(invocation: &Invocation, caller: &Caller, cwd: Option<&Path>) 
     if binds.is_empty() {
         return Vec::new();
     }
-    let data = super::data::place(invocation, caller);
+    // A start says itself that it cannot tell where its data is.
+    let data = super::data::place(invocation, caller).ok().flatten();
     let own = [
         ("FIM_BIN_SELF", invocation.path.clone().into_os_string()),
         ("FIM_DIR_SELF", directory(&invocation.path).as_os_str().to_owned()),
@@ -235,6 +247,7 @@ pub(crate) mod tests {
             outputs: Outputs::new(),
             host: Host::default(),
             binds: Vec::new(),
+            content: Vec::new(),
             image: "/images/app.flatimage".into(),
             installation: Installation::choose(Path::new("/images/app.flatimage"), Asked::default()).unwrap(),
             revision: revision::Step::decide(None, "content".to_owned()),

@@ -12,16 +12,20 @@ mod ephemeral;
 pub(crate) mod exclusive;
 pub mod expansion;
 pub mod facts;
+mod former;
 pub mod grants;
 pub mod identity;
 mod ld_cache;
 mod lines;
+mod places;
 pub mod plan;
+mod ports;
 pub(crate) mod revision;
 pub(crate) mod rung;
 pub mod session;
 pub(crate) mod signals;
 pub(crate) mod stacking;
+mod stamp;
 mod starter;
 pub(crate) mod terminal;
 
@@ -34,6 +38,7 @@ use nix::sched::CloneFlags;
 use runtime::control::{Channel, ToGuest};
 use runtime::emulation::{Answering, Emulator};
 use runtime::image::Config;
+use runtime::image::declared::Service;
 use runtime::instance::{self, Start, TerminalUse};
 use runtime::portal::Adoption;
 use runtime::sandbox::plan::{Plan, Step};
@@ -44,10 +49,10 @@ use runtime::sys::{descriptor, title};
 use session::Entered;
 
 use crate::version::Build;
-use crate::{Failure, Invocation, Message, Roles};
+use crate::{Failure, Invocation, Message, Roles, content};
 
 /// What to run, as the command line asks for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Program {
     /// Program word and arguments; only the arguments when `shell` is set.
     pub words: Vec<OsString>,
@@ -61,6 +66,8 @@ pub struct Program {
     pub detached: bool,
     /// Whether what it writes is thrown away.
     pub ephemeral: bool,
+    /// Name of the service that it is.
+    pub service: Option<String>,
 }
 
 /// The words that `fim-exec` and `fim-root` take for themselves, in front of the program only.
@@ -71,8 +78,7 @@ impl Program {
     /// The words after `fim-exec` or `fim-root`; `None` when there is none.
     #[must_use]
     pub fn given(words: &[OsString], root: bool) -> Option<Self> {
-        let mut program =
-            Self { words: Vec::new(), shell: false, boots: false, root, detached: false, ephemeral: false };
+        let mut program = Self { root, ..Self::default() };
         let mut words = words;
         while let [first, rest @ ..] = words {
             // Each once: a second one is the program's name.
@@ -96,7 +102,7 @@ impl Program {
         let mut words: Vec<OsString> = stored.collect();
         let shell = words.is_empty();
         words.extend_from_slice(args);
-        Self { words, shell, boots: true, root: false, detached: false, ephemeral: false }
+        Self { words, shell, boots: true, ..Self::default() }
     }
 }
 
@@ -107,24 +113,62 @@ impl Program {
 pub fn run(invocation: &Invocation, program: &Program, roles: Roles, build: Build) -> Result<i32, Failure> {
     // 1. Look at the host once; decide everything from that, the image and the command line. A detached start goes on
     //    in a daemon, of which this process only hears how it went.
-    let facts = facts::gather(invocation)?;
-    if program.detached && is_ephemeral(program, &facts) {
+    let facts = look(invocation)?;
+    if program.detached {
+        let id = detached(invocation, program, facts, roles, build)?;
+        return crate::cli::print(&format!("{id}\n")).map(|()| 0);
+    }
+    instance(invocation, program, &facts, roles, build, None)
+}
+
+/// Runs a service of the installation in a detached instance; returns when its command has started. One that runs
+/// already is left alone.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_service(
+    invocation: &Invocation,
+    service: &Service,
+    roles: Roles,
+    build: Build,
+) -> Result<(), Failure> {
+    let words = service.words.iter().cloned().map(OsString::from_vec).collect();
+    let program = Program { words, detached: true, service: Some(service.name.clone()), ..Program::default() };
+    // It does not depend on where it was started.
+    let facts = facts::Facts { cwd: None, ..look(invocation)? };
+    detached(invocation, &program, facts, roles, build).map(drop)
+}
+
+/// Runs a program in a detached instance; returns its ID. The daemon that supervises it does not return.
+fn detached(
+    invocation: &Invocation,
+    program: &Program,
+    facts: facts::Facts,
+    roles: Roles,
+    build: Build,
+) -> Result<String, Failure> {
+    if is_ephemeral(program, &facts) {
         return Err(Message::boxed(
             "--detach cannot be combined with --ephemeral (or FIM_EPHEMERAL=1): no later command could find the instance; \
              start it in the background, or use FIM_DIR_DATA with a temporary directory",
         ));
     }
-    if program.detached {
-        return match detach::fork(facts)? {
-            detach::Side::Caller(hearing) => hearing.report(),
-            detach::Side::Supervisor(facts, report) => {
-                let outcome = instance(invocation, program, &facts, roles, build, Some(report.try_clone()?));
-                report.end(&outcome);
-                outcome
-            }
-        };
+    match detach::fork(facts)? {
+        detach::Side::Caller(hearing) => hearing.hear(),
+        detach::Side::Supervisor(facts, report) => {
+            let ours = report.try_clone().map_err(Failure::from);
+            let outcome = ours.and_then(|ours| instance(invocation, program, &facts, roles, build, Some(ours)));
+            report.end(&outcome);
+            std::process::exit(outcome.unwrap_or(runtime::error::FAILURE))
+        }
     }
-    instance(invocation, program, &facts, roles, build, None)
+}
+
+/// The host as a start needs to know it.
+fn look(invocation: &Invocation) -> Result<facts::Facts, Failure> {
+    let mut facts = facts::gather(invocation)?;
+    facts.content = content::resolve(invocation, &facts)?;
+    Ok(facts)
 }
 
 /// Whether what the program writes is thrown away.
@@ -144,7 +188,7 @@ fn instance(
     binds::warn_of_missing(&facts.binds);
     // 2. Find or make the writable data.
     let prepared = if is_ephemeral(program, facts) {
-        ephemeral::prepare(invocation, &facts.caller)
+        ephemeral::prepare(invocation, &facts.caller, plan.stacking.stack())
     } else {
         data::prepare(invocation, &facts.caller, plan.stacking.stack())
     };
@@ -158,7 +202,7 @@ fn instance(
             // The next attempt makes its own.
             drop(data);
             let invocation = invocation.read_again()?;
-            return instance(&invocation, program, &facts::gather(&invocation)?, roles, build, report);
+            return instance(&invocation, program, &look(&invocation)?, roles, build, report);
         }
         Entered::OtherBase => {
             base::decide(invocation, facts, report.is_none(), &data.directory)?;
@@ -174,15 +218,27 @@ fn instance(
         revision::settle(&data.directory, &facts.revision, &joined.rung, &facts.caller)?;
         revision::steps(&data.directory, &plan.revision)
     };
-    // 4. Be an instance: take the next ID.
-    let instance = joined.register(&plan)?;
+    if let (Some(name), Some(report)) = (&plan.service, &report)
+        && let Some(running) = joined.service(name)?
+    {
+        report.started(running.id);
+        return Ok(0);
+    }
+    let content = content::steps(&facts.content, &joined.directory, &plan.revision);
+    let files = files.into_iter().chain(content).collect();
+    // 4. Be an instance: take the next ID, and the ports of the host that are published.
+    let claimed = ports::claim(invocation, &plan, &joined)?;
+    let instance = joined.register(&plan, claimed.as_ref().map(ports::Claimed::claims))?;
     // 5. Make PID 1 of the instance, as a child of this process; it begins while the session may still be mounting.
     let (ours, theirs) = Channel::pair()?;
     let directory = Registry::new(&joined.directory).directory(instance.id);
     let filter = bus::start(facts.host.proxy.as_deref(), &plan.grants, &directory)?;
     let guest = Guest { plan: &plan, joined: &joined, id: instance.id, roles, filter: filter.as_ref(), files };
-    let detached = report.map(|report| joined.detached(report, instance.id)).transpose()?;
-    let intermediate = guest.start(theirs, points)?;
+    let name = invocation.installation.instance_name();
+    let detached = report.map(|report| joined.detached(report, &instance, &name)).transpose()?;
+    let served = claimed.map(|claimed| claimed.serve(roles, &joined, &directory)).transpose()?;
+    let (proxy, network) = served.flatten().unzip();
+    let intermediate = guest.start(theirs, points, network)?;
     if detached.is_some() {
         descriptor::detach_standard_streams()?;
     }
@@ -204,9 +260,18 @@ fn instance(
     // 7. Stay as the parent that the user sees, or that supervises a detached instance.
     let told = announce::announce(&invocation.image.config);
     let children = live.children().into_iter().chain(filter.iter().map(|filter| filter.pid)).chain(told).collect();
-    let status = starter::Starter::new(ours, plan.terminal, intermediate, children, detached).run();
+    let ports = proxy.as_ref().map(|proxy| proxy.pid);
+    let status = starter::Starter::new(ours, plan.terminal, intermediate, children, detached, ports).run();
+    // Whoever waits for the end of this process finds the ports free.
+    drop(proxy);
     // 8. The exit code is the command's own.
-    live.leave(*status.as_ref().unwrap_or(&runtime::error::FAILURE), data::on_a_medium(invocation, &facts.caller));
+    let code = *status.as_ref().unwrap_or(&runtime::error::FAILURE);
+    if let Some(service) = &plan.service
+        && let Err(error) = runtime::session::service::conclude(&data.directory, service, code)
+    {
+        log::debug!("{}", runtime::error::chain(&error));
+    }
+    live.leave(code, data::on_a_medium(invocation, &facts.caller));
     status.map_err(|text| Message::boxed(with_cause(text, invocation)))
 }
 
@@ -223,7 +288,7 @@ struct Guest<'a> {
     id: u64,
     roles: Roles,
     filter: Option<&'a bus::Filter>,
-    /// What puts the files of the installation in place.
+    /// What puts the files of the installation in place, and what its plugs get.
     files: Vec<Step>,
 }
 
@@ -246,11 +311,16 @@ impl Guest<'_> {
 
     /// Makes an intermediate that joins the session's namespaces, clones PID 1 of the instance from there as a child
     /// of this process, writes its ID maps and ends. Returns the intermediate's process ID.
-    fn start(&self, channel: Channel, points: Option<Journal>) -> Result<nix::unistd::Pid, Failure> {
+    fn start(
+        &self,
+        channel: Channel,
+        points: Option<Journal>,
+        network: Option<Channel>,
+    ) -> Result<nix::unistd::Pid, Failure> {
         let (gate, keeper) = instance::gate()?;
         match process::fork().map_err(|errno| Message::boxed(format!("cannot start an instance: {errno}")))? {
             Side::Parent(pid) => Ok(pid),
-            Side::Child => std::process::exit(self.intermediate(channel, gate, keeper, points)),
+            Side::Child => std::process::exit(self.intermediate(channel, gate, keeper, points, network)),
         }
     }
 
@@ -260,6 +330,7 @@ impl Guest<'_> {
         gate: instance::Gate,
         keeper: instance::Keeper,
         points: Option<Journal>,
+        network: Option<Channel>,
     ) -> i32 {
         let failed = |text: String| {
             // Whoever reads this is the parent, which sees the end of the channel in any case.
@@ -270,7 +341,9 @@ impl Guest<'_> {
         // last copy to be closed must not wait for an instance.
         let kept = [0, 1, 2, channel.as_fd().as_raw_fd(), gate.as_raw_fd(), keeper.as_raw_fd()];
         let points_fd = points.as_ref().map(|points| points.file().as_raw_fd());
-        let kept: Vec<RawFd> = kept.into_iter().chain([self.joined.server.as_raw_fd()]).chain(points_fd).collect();
+        let network_fd = network.as_ref().map(|network| network.as_fd().as_raw_fd());
+        let more = [self.joined.server.as_raw_fd()].into_iter().chain(points_fd).chain(network_fd);
+        let kept: Vec<RawFd> = kept.into_iter().chain(more).collect();
         let prepared = descriptor::close_all_but(&kept)
             .and_then(|()| nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL))
             .and_then(|()| nix::sched::setns(&self.joined.server, CloneFlags::CLONE_NEWUSER));
@@ -279,8 +352,8 @@ impl Guest<'_> {
         }
         match process::clone_sibling(self.plan.namespaces) {
             Ok(Side::Child) => {
-                // Its end is to be seen when the other process has gone.
-                drop(keeper);
+                // Their ends are to be seen when the other processes have gone.
+                drop((keeper, network));
                 let Ok(server) = self.joined.server.try_clone() else {
                     return failed("out of file descriptors".to_owned());
                 };
@@ -300,6 +373,9 @@ impl Guest<'_> {
             }
             Ok(Side::Parent(pid)) => {
                 drop(gate);
+                if let Some(error) = network.and_then(|network| ports::hand_over(pid, &network).err()) {
+                    return failed(format!("cannot show the instance's network to its published ports: {error}"));
+                }
                 match self.keep(pid, &keeper) {
                     Ok(answering) => {
                         // The starter must see the end of the guest daemon, not of this process.

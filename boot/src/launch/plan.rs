@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
+use runtime::image::declared::{Port, Service};
 use runtime::image::{Config, NamedBit, Permission};
 use runtime::installation::revision::Revision;
 use runtime::instance::TerminalUse;
@@ -20,6 +21,7 @@ use super::facts::{self, Facts};
 use super::grants::{self, Gift, Grant};
 use super::stacking::Stacking;
 use super::{Program, binds, environment, identity, joined_words, revision, terminal_use};
+use crate::content;
 use crate::layout::{self, plan::Shared};
 use crate::version::Build;
 
@@ -43,6 +45,13 @@ pub enum Error {
     /// A bind that cannot be made.
     #[error(transparent)]
     Bind(#[from] binds::Error),
+    /// Ports that are the host's own already.
+    #[error(
+        "port {} is published, but with the permission network the guest has the host's network, and its ports are the \
+         host's own already; take one of them away: fim-port clear, or fim-perms del network",
+        crate::port::shown(.0)
+    )]
+    PublishedOnHost(Port),
     /// A layout that cannot be made.
     #[error(transparent)]
     Layout(#[from] layout::plan::Problems),
@@ -86,6 +95,12 @@ pub struct LaunchPlan {
     pub makes_points: bool,
     /// Host commands that the guest may run.
     pub portal: Vec<String>,
+    /// Name of the service that the instance is.
+    pub service: Option<String>,
+    /// Ports of the instance that the host's loopback is to reach.
+    pub ports: Vec<Port>,
+    /// Ports of the host that the instance is going to listen on itself.
+    pub listens: Vec<u16>,
     /// Revision of the files that the instance sees.
     pub revision: Revision,
     /// Files that a session which begins with this start reads ahead.
@@ -115,11 +130,12 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
     let mut namespaces =
         CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWCGROUP;
     namespaces.set(CloneFlags::CLONE_NEWNET, !network);
+    let ports = ports(config, program, network)?;
     let stacking = Stacking::of(config, |name| facts.caller.variable(name));
     let layouts = layouts(config, facts, &grants)?;
     Ok(LaunchPlan {
         stacking,
-        shape: shape(config, build, stacking),
+        shape: shape(config, build, stacking).into_iter().chain(content::shape(&facts.content)).collect(),
         layers,
         namespaces,
         command: command(config, program, facts, &account, build, &grants)?,
@@ -128,20 +144,42 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
             account,
             private_network: !network,
             // Servers of several installations, which do not know of each other, have the same port.
-            low_ports: facts.installation.key.is_some(),
+            low_ports: facts.installation.key.is_some() || ports.iter().any(|port| port.guest < FIRST_USUAL_PORT),
             keep_capabilities: root,
         },
         terminal: terminal_use(facts.terminals, facts.foreground),
         kind: if root { Kind::Root } else { Kind::Exec },
         words: joined_words(&program.words),
-        makes_points: !grants.is_empty() || !facts.binds.is_empty() || layouts.is_some(),
+        makes_points: !grants.is_empty() || !facts.binds.is_empty() || !facts.content.is_empty() || layouts.is_some(),
         layouts,
         grants,
         portal: config.portal.clone(),
+        service: program.service.clone(),
+        ports,
+        listens: listens(config, program, network),
         revision: facts.revision.now.clone(),
         startup: startup(config, program),
         now: facts.now,
     })
+}
+
+/// The first port that needs no privilege, unless the host has another (ip-sysctl.rst).
+const FIRST_USUAL_PORT: u16 = 1024;
+
+/// The ports that this start publishes: those of its service, and those of whichever instance is first.
+fn ports(config: &Config, program: &Program, network: bool) -> Result<Vec<Port>, Error> {
+    let of_this = |port: &&Port| port.service.is_none() || port.service == program.service;
+    let ports: Vec<Port> = config.declared.ports.iter().filter(of_this).cloned().collect();
+    match ports.first() {
+        Some(first) if network => Err(Error::PublishedOnHost(first.clone())),
+        _ => Ok(ports),
+    }
+}
+
+/// The ports that a service is known to have, where they are the host's.
+fn listens(config: &Config, program: &Program, network: bool) -> Vec<u16> {
+    let is_this = |service: &&Service| program.service.as_ref() == Some(&service.name);
+    config.declared.services.iter().find(is_this).filter(|_| network).map(|it| it.listens.clone()).unwrap_or_default()
 }
 
 /// The layouts, when there are any.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use runtime::copy::Copier;
 use runtime::image::Config;
 use runtime::installation::Installation;
+use runtime::installation::places::Place;
 use runtime::installation::revision::{COMMON, FILES, RECORD, Revision, Step, content, directory};
 use runtime::sandbox::inside;
 use runtime::sandbox::plan::{self, Access};
@@ -30,9 +31,9 @@ const KINDS: [(&str, u32); 2] = [("system", 0o755), ("user", 0o700)];
 ///
 /// # Errors
 /// A record that cannot be understood.
-pub(crate) fn decide(places: &[PathBuf], config: &Config) -> Result<Step, Failure> {
+pub(crate) fn decide(places: impl Iterator<Item = PathBuf>, config: &Config) -> Result<Step, Failure> {
     for data in places {
-        let found = Revision::read(data).map_err(|error| {
+        let found = Revision::read(&data).map_err(|error| {
             let path = data.join(RECORD);
             Message::boxed(format!(
                 "cannot read the revision of the data, {}: {error}; remove it, and counting begins anew",
@@ -74,6 +75,25 @@ pub(super) fn variables(installation: &Installation, revision: &Revision) -> Vec
     ]
 }
 
+/// Where the guest has a place of its installation. Files of the application are at the root.
+pub(crate) fn place(place: Place, revision: &Revision) -> PathBuf {
+    match place {
+        Place::Root => PathBuf::from("/"),
+        Place::Data => Path::new(DATA).join(revision.current.to_string()).join(KINDS[0].0),
+        Place::Common => Path::new(DATA).join(COMMON).join(KINDS[0].0),
+    }
+}
+
+/// The same in the data directory, for what is there.
+pub(crate) fn place_in_data(place: Place, data: &Path, revision: &Revision) -> Option<PathBuf> {
+    let files = match place {
+        Place::Root => return None,
+        Place::Data => directory(data, revision.current),
+        Place::Common => data.join(FILES).join(COMMON),
+    };
+    Some(files.join(KINDS[0].0))
+}
+
 /// What puts them in place.
 pub(super) fn steps(data: &Path, revision: &Revision) -> Vec<plan::Step> {
     let bind = |name: &str| plan::Step::Bind {
@@ -110,7 +130,7 @@ fn all_steps(revision: &Revision, content: impl Fn(&str) -> Vec<plan::Step>) -> 
 ///
 /// # Errors
 /// When they cannot be made; the old revision stays as it was.
-pub(super) fn settle(data: &Path, step: &Step, rung: &Rung, caller: &Caller) -> Result<(), Failure> {
+pub(crate) fn settle(data: &Path, step: &Step, rung: &Rung, caller: &Caller) -> Result<(), Failure> {
     if step.is_done() {
         return Ok(());
     }

@@ -15,9 +15,11 @@ use runtime::image::OverlayKind;
 use runtime::mount_server;
 use runtime::portal;
 use runtime::sandbox::layout::Layouts;
+use runtime::session::claims::Claims;
+use runtime::session::log::Log;
 use runtime::session::record::Record;
-use runtime::session::registry::{Instance, Kind, Registry};
-use runtime::session::{directory, lock, pipe};
+use runtime::session::registry::{Instance, Kind, New, Registry};
+use runtime::session::{directory, lock, pipe, service};
 use runtime::sys::{memfd, process};
 use runtime::wire::Ring;
 
@@ -27,10 +29,12 @@ use super::data::Data;
 use super::detach::{Detached, Report};
 use super::exclusive;
 use super::facts::Facts;
+use super::former;
 use super::plan::LaunchPlan;
 use super::rung::{self, Rung};
 use super::stacking::Stacking;
-use crate::{Failure, Invocation, Message, Roles, stack};
+use super::stamp::Stamp;
+use crate::{Failure, Invocation, Message, Roles, content, stack};
 
 /// A session that this start is going to be part of, with the start lock held.
 #[derive(Debug)]
@@ -129,12 +133,17 @@ pub fn enter(
                 if careful && place.throw_away.is_none() && base::is_other(data, &invocation.image.config)? {
                     return Ok(Entered::OtherBase);
                 }
+                if place.throw_away.is_none() {
+                    former::remember(invocation, &facts.caller, invocation.installation.key.as_ref(), data);
+                }
                 // Goes last when this fails, so that a signal finds everything cleaned up.
                 let mut interrupt = None;
                 let directory = fresh_directory(invocation, place, facts, &starting)?;
                 let fresh = Some(Fresh(Registry::new(&directory)));
                 let caller = &facts.caller;
                 let (external, shape) = external()?;
+                let (plugs, producers) =
+                    content::serve(&facts.content, place.home.as_deref(), place.throw_away.is_none())?;
                 let beginning = Beginning {
                     invocation,
                     data,
@@ -142,11 +151,14 @@ pub fn enter(
                     caller,
                     rung: &rung,
                     external: &external,
+                    packed: place.packed.as_ref(),
                     stack: plan.stacking.stack(),
                     shape,
                     startup: &plan.startup,
                     points: plan.layouts.as_ref().map(Layouts::points).unwrap_or_default(),
                     throw_away: place.throw_away.as_ref().map(|(session, _)| session.clone()),
+                    plugs,
+                    producers,
                 };
                 let (server, server_state, pid) = beginning.begin(held, &mut interrupt)?;
                 let (data, children) = (data.to_owned(), vec![pid]);
@@ -299,9 +311,16 @@ impl Joined {
     ///
     /// # Errors
     /// When the registry cannot be written.
-    pub fn register(&self, plan: &LaunchPlan) -> Result<Instance, Failure> {
-        let registry = Registry::new(&self.directory);
-        Ok(registry.register(&self.starting, plan.kind, plan.now, plan.words.clone(), &plan.portal)?)
+    pub fn register(&self, plan: &LaunchPlan, claims: Option<&Claims>) -> Result<Instance, Failure> {
+        let new = New {
+            kind: plan.kind,
+            since: plan.now,
+            command: &plan.words,
+            service: plan.service.as_deref(),
+            portal: &plan.portal,
+            claims,
+        };
+        Ok(Registry::new(&self.directory).register(&self.starting, new)?)
     }
 
     /// Has the host daemon watch this instance. The first start begins the daemon, and so does one that finds it
@@ -318,12 +337,30 @@ impl Joined {
         Ok(())
     }
 
-    /// What makes this instance a detached one: its output goes to its log from now on.
+    /// What makes this instance a detached one: its output goes to its log from now on, or to that of its service in the
+    /// installation of this name.
     ///
     /// # Errors
     /// When the log cannot be made.
-    pub(super) fn detached(&self, report: Report, id: u64) -> Result<Detached, Failure> {
-        Detached::begin(report, &Registry::new(&self.directory).directory(id), id)
+    pub(super) fn detached(&self, report: Report, instance: &Instance, name: &OsStr) -> Result<Detached, Failure> {
+        let registry = Registry::new(&self.directory);
+        let (log, stamp) = match &instance.service {
+            Some(service) => {
+                let name = format!("{}.{service}[{}]", name.to_string_lossy(), instance.pid);
+                (service::begin(&self.data, service)?, Some(Stamp::new(name)))
+            }
+            None => (Log::create(&registry.directory(instance.id))?, None),
+        };
+        Detached::begin(report, instance.id, log, stamp)
+    }
+
+    /// The live instance that is this service. Nobody begins another while the start lock is held.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub(super) fn service(&self, name: &str) -> Result<Option<Instance>, Failure> {
+        let live = Registry::new(&self.directory).live()?;
+        Ok(live.into_iter().find(|instance| instance.service.as_deref() == Some(name)))
     }
 
     /// Waits until the host daemon listens to the portal of this instance, so that the guest finds it open.

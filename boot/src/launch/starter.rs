@@ -27,6 +27,8 @@ pub(super) struct Starter {
     intermediate: Pid,
     /// Children that live on: the session's daemons, where this start began them.
     daemons: Vec<Pid>,
+    /// The proxy of published ports, while it lives.
+    ports: Option<Pid>,
     /// Whether PID 1 has nothing left to end but itself.
     alone: bool,
     /// Whether PID 1 of the instance, and with it every process there, has gone.
@@ -40,6 +42,7 @@ impl Starter {
         intermediate: Pid,
         daemons: Vec<Pid>,
         detached: Option<Detached>,
+        ports: Option<Pid>,
     ) -> Self {
         Self {
             channel,
@@ -49,6 +52,7 @@ impl Starter {
             outcome: None,
             intermediate,
             daemons,
+            ports,
             alone: false,
             ended: false,
         }
@@ -193,6 +197,14 @@ impl Starter {
         });
     }
 
+    /// Says something to the user, or in the log of a detached instance.
+    fn warn(&mut self, text: &str) {
+        match &mut self.detached {
+            Some(detached) => detached.note(text),
+            None => crate::report(&format!("warning: {text}")),
+        }
+    }
+
     /// Collects children that have ended. Whichever is not known is PID 1 of the instance.
     fn collect(&mut self) {
         while let Some((pid, change)) = process::next_change() {
@@ -202,6 +214,9 @@ impl Starter {
             if pid == self.intermediate {
                 // One that failed has made no instance, or one that will not come to be.
                 self.ended |= change != Change::Exited(0);
+            } else if self.ports == Some(pid) {
+                self.ports = None;
+                self.warn("the published ports reach the instance no more: their process (fim-ports) has ended");
             } else if !self.daemons.contains(&pid) {
                 self.ended = true;
             }

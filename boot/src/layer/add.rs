@@ -15,7 +15,7 @@ use super::{embedded, rebase};
 use crate::draft::is_disk_full;
 use crate::interrupt::Interrupt;
 use crate::progress::Listener;
-use crate::{Failure, Invocation, Message, cli, stack};
+use crate::{Failure, Invocation, Message, cli, publisher, stack};
 
 /// Appends the layer in `file` to the image. Instances that run keep the stack that they have.
 ///
@@ -43,6 +43,7 @@ pub(super) fn run(invocation: &Invocation, file: &Path) -> Result<i32, Failure> 
     drop(listener);
     appended?;
     rebase::follow(invocation);
+    publisher::tell_of_change(invocation);
     drop(interrupt);
     cli::print(&format!("Included novel layer from file '{}'\n", file.display()))?;
     Ok(0)

@@ -20,7 +20,7 @@ use crate::interrupt::Interrupt;
 use crate::launch::exclusive::{self, Data, Exclusive};
 use crate::progress::Listener;
 use crate::stack::{self, MANAGED};
-use crate::{Failure, Invocation, Message, cli, report};
+use crate::{Failure, Invocation, Message, cli, publisher, report};
 
 /// The last number of one.
 const LAST: u32 = 999;
@@ -63,6 +63,9 @@ pub(super) fn run(invocation: &Invocation, target: &Target, level: Level) -> Res
         ))
     })?;
     alone.clean();
+    if matches!(destination, Destination::Image(_)) {
+        publisher::tell_of_change(invocation);
+    }
     cli::print("Finished erasing files\n")?;
     drop(interrupt);
     Ok(0)

@@ -3,7 +3,7 @@
 use runtime::image::{self, Config};
 
 use super::{embedded, rebase};
-use crate::{Failure, Invocation, Message};
+use crate::{Failure, Invocation, Message, publisher};
 
 /// Removes the layer with this index.
 ///
@@ -12,6 +12,7 @@ use crate::{Failure, Invocation, Message};
 pub(super) fn run(invocation: &Invocation, index: usize) -> Result<i32, Failure> {
     let removed = image::remove_layer(&invocation.path, |config| choose(config, index))?;
     rebase::follow(invocation);
+    publisher::tell_of_change(invocation);
     log::debug!("{} bytes were removed", removed.size);
     Ok(0)
 }

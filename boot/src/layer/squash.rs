@@ -21,7 +21,7 @@ use crate::interrupt::Interrupt;
 use crate::launch::exclusive;
 use crate::progress::Listener;
 use crate::stack::{self, MANAGED};
-use crate::{Failure, Invocation, Message, cli};
+use crate::{Failure, Invocation, Message, cli, publisher};
 
 /// Squashes.
 ///
@@ -75,6 +75,7 @@ fn embedded(invocation: &Invocation, level: Level) -> Result<usize, Failure> {
     let facts = LayerFacts { kind: LayerKind::Squashfs, inodes: summary.inodes, unpacked };
     image::replace_layers(path, &digests, &mut data, facts).map_err(|error| unwritten(error.into(), path))?;
     drop(draft);
+    publisher::tell_of_change(invocation);
     drop(interrupt);
     Ok(layers.len())
 }

@@ -91,8 +91,8 @@ fn edit(invocation: &Invocation, edit: impl FnOnce(&mut Vec<Layout>) -> Result<(
 
 /// Where the next start has the directories of the installation.
 fn places(invocation: &Invocation) -> Result<Places, Failure> {
-    let candidates = data::candidates(invocation, &facts::caller());
-    let revision = revision::decide(&candidates, &invocation.image.config)?;
+    let caller = facts::caller();
+    let revision = revision::decide(data::candidates(invocation, &caller), &invocation.image.config)?;
     Ok(revision::places(&revision.now))
 }
 

@@ -72,6 +72,18 @@ pub(crate) fn change<T>(
     if invocation.installation.key.is_none() {
         return image::update(&invocation.path, change);
     }
+    change_own(invocation, setting, change)
+}
+
+/// Changes a setting in the data of the installation, whose own it is from then on.
+///
+/// # Errors
+/// What `change` returns, and data that cannot be changed; nothing is changed then.
+pub(crate) fn change_own<T>(
+    invocation: &Invocation,
+    setting: Setting,
+    change: impl FnOnce(&mut Config) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let inherited = invocation.inherited.as_ref().unwrap_or(&invocation.image.config);
     Own::update(&data::prepare_of(invocation, &facts::caller(), invocation.installation.key.as_ref())?, |own| {
         let mut config = own.over(inherited);
@@ -90,7 +102,10 @@ const INHERIT: &str = "inherit";
 /// # Errors
 /// Words behind it, no key, and data that cannot be changed.
 pub(crate) fn inherit(invocation: &Invocation, command: &str, words: &[OsString]) -> Result<Option<i32>, Failure> {
-    let Some(setting) = Setting::from_name(command) else { return Ok(None) };
+    // What every installation keeps for itself is given up by its own command.
+    let Some(setting) = Setting::from_name(command).filter(|setting| *setting != Setting::Content) else {
+        return Ok(None);
+    };
     let Some((word, rest)) = words.split_first().filter(|(word, _)| word.eq_ignore_ascii_case(INHERIT)) else {
         return Ok(None);
     };
@@ -101,10 +116,18 @@ pub(crate) fn inherit(invocation: &Invocation, command: &str, words: &[OsString]
             word.to_string_lossy()
         )));
     }
+    give_up(invocation, setting).map(|()| Some(0))
+}
+
+/// Has a setting of the installation follow the image again.
+///
+/// # Errors
+/// When the data cannot be changed.
+pub(crate) fn give_up(invocation: &Invocation, setting: Setting) -> Result<(), Failure> {
     if let Some(data) = data::existing(invocation, &facts::caller()) {
         Own::update(&data, |own| Ok::<_, Failure>(own.inherit(setting)))?;
     }
-    Ok(Some(0))
+    Ok(())
 }
 
 /// What would stack the layers of a start by this caller. Says so when casefold replaces what was chosen.

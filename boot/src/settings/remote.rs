@@ -1,4 +1,4 @@
-//! `fim-remote`: where recipes come from.
+//! `fim-remote`: where recipes and images come from that this one needs.
 
 use std::ffi::OsString;
 
@@ -48,6 +48,7 @@ pub fn run(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> 
                 url.ok_or_else(|| Message::boxed("No remote URL configured; fim-remote set URL configures one"))?;
             cli::print(&format!("{url}\n"))?;
         }
+        "fetch" => return crate::fetch::command(invocation, rest),
         other => return Err(invalid_operation("remote", other)),
     }
     Ok(0)

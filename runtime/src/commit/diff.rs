@@ -161,7 +161,7 @@ impl Comparison<'_> {
 
     fn has_same_content(&self, path: &[u8], part: &Part) -> Result<bool, Error> {
         let Kind::File { size, .. } = part.inode.kind else { return Ok(true) };
-        let shown = self.upper.root.join(OsStr::from_bytes(path));
+        let shown = self.upper.root.join(self.upper.marks.stored_path(Path::new(OsStr::from_bytes(path))));
         let file = File::open(&shown).map_err(Error::io("open", &shown))?;
         let archive = &self.layers.archives[part.layer];
         let (mut ours, mut theirs, mut at) = (vec![0; place::PIECE], vec![0; place::PIECE], 0);

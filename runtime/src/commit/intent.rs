@@ -82,7 +82,7 @@ impl Intent {
         }
         let (word, numbers, path) = (line()?, std::str::from_utf8(line()?).ok()?, line()?);
         let (size, digest) = numbers.split_once(' ')?;
-        let (size, digest) = (size.parse().ok()?, blake3::Hash::from_hex(digest).ok()?.into());
+        let (size, digest) = (size.parse().ok()?, Digest::from_hex(digest)?);
         let path = PathBuf::from(OsStr::from_bytes(path));
         let publish = |place| {
             let whole = path.is_absolute();

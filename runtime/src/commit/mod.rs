@@ -56,16 +56,9 @@ pub enum Error {
         /// The mount point.
         path: PathBuf,
     },
-    /// Deletions of the writable layer are marked in a form that no layer has.
-    #[error(
-        "the writable layer in {} marks what is deleted with plain files, for its file system holds nothing better, and \
-         cannot be read as a layer; use a FIM_DIR_DATA on ext4, xfs, btrfs or tmpfs for what is to be committed",
-        data.display()
-    )]
-    PlainMarks {
-        /// The data directory.
-        data: PathBuf,
-    },
+    /// Files of the session.
+    #[error(transparent)]
+    Session(#[from] crate::session::Error),
     /// The record of what is being done cannot be understood.
     #[error("{} is damaged, or of a newer version; nothing was changed", path.display())]
     Intent {

@@ -16,6 +16,7 @@ use crate::emulation::ledger::{self, Ledger};
 use crate::emulation::owner::{Device, DeviceKind, Owner};
 use crate::extract::attributes::is_overlays_own;
 use crate::extract::merge::OPAQUE;
+use crate::fuse::overlay::{Marks, Meaning};
 use crate::fuse::{NOBODY, OWNER_XATTR};
 use crate::pack::contents::Planned;
 use crate::pack::directory::{self, Files};
@@ -59,6 +60,7 @@ pub struct Omitted {
 /// A writable layer, all names of it.
 pub struct Scan {
     pub(super) root: PathBuf,
+    pub(super) marks: Marks,
     pub(super) planned: Planned<directory::Found>,
     /// Directories below which nothing of lower layers shows.
     pub(super) opaque: HashSet<NodeId>,
@@ -72,10 +74,7 @@ impl Scan {
     /// # Errors
     /// When something cannot be read, or a layer cannot hold it.
     pub fn run(data: &Path, owners: Owners) -> Result<Self, Error> {
-        if marks::is_recorded(data) {
-            return Err(Error::PlainMarks { data: data.to_owned() });
-        }
-        let root = data.join("root");
+        let (root, marks) = (data.join("root"), marks::recorded(data)?);
         let mut walk = Walk {
             planned: Planned::new(),
             omitted: Omitted::default(),
@@ -85,13 +84,14 @@ impl Scan {
             attributes: HashMap::new(),
             owners: Lookup::new(data, owners)?,
             root: &root,
+            marks,
         };
         walk.all()?;
         let points = points::recorded(data).map_err(Error::io("read the mount points of", data))?;
         walk.leave_out(&points)?;
         walk.mark();
         let Walk { planned, omitted, opaque, .. } = walk;
-        Ok(Self { root, planned, opaque, omitted })
+        Ok(Self { root, marks, planned, opaque, omitted })
     }
 
     /// Whether there is nothing to commit: what `/` itself is like stays in the data directory.
@@ -107,12 +107,14 @@ impl Scan {
     pub fn pack(self, out: &File, options: Options, progress: &mut dyn Progress) -> Result<Summary, Error> {
         let writer = Writer::new(out, 0, &options).map_err(pack::Error::from)?;
         let options = pack::Options { squashfs: options, ..pack::Options::default() };
-        Ok(self.planned.pack(&Files { root: &self.root }, writer, &options, progress)?)
+        let files = Files { root: &self.root, stored: &|path| self.marks.stored_path(path) };
+        Ok(self.planned.pack(&files, writer, &options, progress)?)
     }
 }
 
 struct Walk<'a> {
     root: &'a Path,
+    marks: Marks,
     planned: Planned<directory::Found>,
     omitted: Omitted,
     /// Files with more than one name, by inode number.
@@ -135,9 +137,22 @@ impl Walk<'_> {
             if mount_of(&path)? != mount {
                 return Err(Error::Mounted { path });
             }
+            let mut gone = Vec::new();
             for entry in fs::read_dir(&path).map_err(Error::io("list", &path))? {
                 let entry = entry.map_err(Error::io("list", &path))?;
-                let (name, path) = (entry.file_name(), entry.path());
+                let path = entry.path();
+                let name = match self.marks.meaning(entry.file_name().as_bytes()) {
+                    Meaning::Entry(name) => name,
+                    Meaning::Whiteout(name) => {
+                        gone.push(name);
+                        continue;
+                    }
+                    Meaning::Opaque => {
+                        self.opaque.insert(parent);
+                        continue;
+                    }
+                    Meaning::Nothing => continue,
+                };
                 let metadata = examine(&path)?;
                 if let Some(node) = self.entry(parent, &name, &path, &metadata)?
                     && metadata.is_dir()
@@ -145,12 +160,17 @@ impl Walk<'_> {
                     stack.push((node, path));
                 }
             }
+            for name in gone {
+                // What is there again covers what its mark took away.
+                if self.planned.tree.get(parent, &name).is_none() {
+                    self.whiteout(parent, &name).map_err(unstorable(&path))?;
+                }
+            }
         }
         Ok(())
     }
 
-    fn entry(&mut self, parent: NodeId, name: &OsStr, path: &Path, found: &Found) -> Result<Option<NodeId>, Error> {
-        let name = name.as_bytes();
+    fn entry(&mut self, parent: NodeId, name: &[u8], path: &Path, found: &Found) -> Result<Option<NodeId>, Error> {
         if found.file_type().is_char_device() && found.rdev() == 0 {
             return self.whiteout(parent, name).map(|()| None).map_err(unstorable(path));
         }
@@ -205,7 +225,9 @@ impl Walk<'_> {
     ) -> Result<Option<(Device, Metadata, Xattrs)>, Error> {
         let (mut xattrs, restricted) = directory::xattrs(path)?;
         self.omitted.restricted += u64::from(restricted);
-        if found.is_dir() && xattrs.iter().any(|(name, value)| OPAQUE.contains(&&**name) && **value == *b"y") {
+        let kernel = self.marks == Marks::Kernel;
+        if found.is_dir() && kernel && xattrs.iter().any(|(name, value)| OPAQUE.contains(&&**name) && **value == *b"y")
+        {
             self.opaque.insert(node);
         }
         xattrs.retain(|(name, _)| !is_overlays_own(name) && !is_label(name));

@@ -5,20 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::ops::Index;
+use std::ops::{Index, Range};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::Error;
-use crate::squashfs::{Archive, FileKind, Inode, InodeRef, Kind};
+use crate::squashfs::{self, Archive, FileKind, Inode, InodeRef, Kind};
 
 /// Attributes that mark an opaque directory, from overlays mounted by users and by root.
 pub(crate) const OPAQUE: [&[u8]; 2] = [b"user.overlay.opaque", b"trusted.overlay.opaque"];
 
 /// Attributes that mark an empty file as a whiteout, where the directory's mark of [`OPAQUE`] is [`HAS_MARKED`].
-const WHITEOUT: [&[u8]; 2] = [b"user.overlay.whiteout", b"trusted.overlay.whiteout"];
-const HAS_MARKED: &[u8] = b"x";
+pub(crate) const WHITEOUT: [&[u8]; 2] = [b"user.overlay.whiteout", b"trusted.overlay.whiteout"];
+pub(crate) const HAS_MARKED: &[u8] = b"x";
 
 /// An inode of one layer.
 #[derive(Debug, Clone)]
@@ -118,8 +118,13 @@ impl Layers<'_> {
 
     /// The merged root, and whether nothing of layers further below would merge.
     pub(crate) fn root_closed(&self) -> Result<(Vec<Part>, bool), Error> {
+        self.root_of(0..self.archives.len())
+    }
+
+    /// As [`Layers::root_closed`], of some of the layers.
+    pub(crate) fn root_of(&self, layers: Range<usize>) -> Result<(Vec<Part>, bool), Error> {
         let mut parts = Vec::new();
-        for layer in (0..self.archives.len()).rev() {
+        for layer in layers.rev() {
             let part = self.part(layer, self.archives[layer].root(), b"")?;
             if !matches!(part.inode.kind, Kind::Directory { .. }) {
                 return Err(contradiction(layer, b"", "the root is no directory"));
@@ -242,18 +247,30 @@ impl Layers<'_> {
 
     /// What a directory says about those below it.
     fn mark(&self, part: &Part, path: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let attributes = self.archives[part.layer].xattrs(&part.inode).map_err(damaged(part.layer, path))?;
-        Ok(attributes.into_iter().find(|(name, _)| OPAQUE.contains(&name.as_slice())).map(|(_, value)| value))
+        mark(&self.archives[part.layer], &part.inode).map_err(damaged(part.layer, path))
     }
 
     /// Whether something in a directory with marked whiteouts is one.
     fn is_marked(&self, part: &Part, path: &[u8]) -> Result<bool, Error> {
-        if !matches!(part.inode.kind, Kind::File { size: 0, .. }) {
-            return Ok(false);
-        }
-        let attributes = self.archives[part.layer].xattrs(&part.inode).map_err(damaged(part.layer, path))?;
-        Ok(attributes.iter().any(|(name, _)| WHITEOUT.contains(&name.as_slice())))
+        is_marked(&self.archives[part.layer], &part.inode).map_err(damaged(part.layer, path))
     }
+}
+
+/// What a directory of a layer says about those below it.
+pub(crate) fn mark(archive: &Archive, inode: &Inode) -> Result<Option<Vec<u8>>, squashfs::Error> {
+    if inode.xattr.is_none() {
+        return Ok(None);
+    }
+    let attributes = archive.xattrs(inode)?;
+    Ok(attributes.into_iter().find(|(name, _)| OPAQUE.contains(&name.as_slice())).map(|(_, value)| value))
+}
+
+/// Whether something in a directory whose [`mark`] is [`HAS_MARKED`] is a whiteout by its attribute.
+pub(crate) fn is_marked(archive: &Archive, inode: &Inode) -> Result<bool, squashfs::Error> {
+    if !matches!(inode.kind, Kind::File { size: 0, .. }) || inode.xattr.is_none() {
+        return Ok(false);
+    }
+    Ok(archive.xattrs(inode)?.iter().any(|(name, _)| WHITEOUT.contains(&name.as_slice())))
 }
 
 /// Whether an inode takes away what lower layers have under its name.
@@ -271,7 +288,7 @@ pub(crate) fn as_path(bytes: &[u8]) -> PathBuf {
 }
 
 /// For `map_err`: `layer` cannot be read at `path`.
-pub(crate) fn damaged(layer: usize, path: &[u8]) -> impl FnOnce(crate::squashfs::Error) -> Error {
+pub(crate) fn damaged(layer: usize, path: &[u8]) -> impl FnOnce(squashfs::Error) -> Error {
     move |source| Error::Layer { layer, path: as_path(path), source }
 }
 

@@ -54,7 +54,7 @@ pub(super) struct LayerFs {
     blocks: Arc<Blocks>,
     reader: Reader,
     owners: Owners,
-    /// Set when the layers are shown as one directory.
+    /// Set when several layers are shown as one directory.
     merged: Option<Merged>,
     /// Whether any node can have an extended attribute.
     xattrs: bool,
@@ -65,12 +65,12 @@ pub(super) struct LayerFs {
 impl LayerFs {
     /// `ahead` is the number of read-ahead threads, 0 for none.
     pub(super) fn new(blocks: Arc<Blocks>, options: &Options, ahead: usize) -> Self {
-        let Options { owners, cache_bytes, merged, .. } = *options;
+        let Options { owners, cache_bytes, .. } = *options;
         let stored = blocks.layers().iter().any(|layer| layer.superblock().xattr_table.is_some());
         Self {
             reader: Reader::new(Arc::clone(&blocks), ahead, cache_bytes),
             xattrs: stored || owners != Owners::Real,
-            merged: merged.then(|| Merged::new(blocks.layers().to_vec())),
+            merged: (!options.merged.is_empty()).then(|| Merged::new(blocks.layers().to_vec(), &options.merged)),
             blocks,
             owners,
             no_open: false,
@@ -132,8 +132,7 @@ impl LayerFs {
 
     fn look_up_merged(&self, merged: &Merged, parent: INodeNo, name: &[u8]) -> Result<Option<FileAttr>, Errno> {
         let found = match Node::from_number(parent.0) {
-            Some(Node::Root) if name == b"0" => merged.root().map(Some),
-            Some(Node::Root) => Ok(None),
+            Some(Node::Root) => node::layer_of_name(name, merged.len()).map_or(Ok(None), |tree| merged.root(tree)),
             Some(Node::Merged(index)) => merged.look_up(&*self.directory(index)?, name),
             _ => return Ok(None),
         };
@@ -163,7 +162,7 @@ impl LayerFs {
     fn attributes_of(&self, ino: INodeNo) -> Result<FileAttr, Errno> {
         Ok(match self.find(ino)? {
             Some(found) => attr::of_inode(ino.0, &found.inode, &self.owners),
-            None => attr::of_root(ino.0, if self.merged.is_some() { 1 } else { self.layers().len() }, &self.owners),
+            None => attr::of_root(ino.0, self.merged.as_ref().map_or(self.layers().len(), Merged::len), &self.owners),
         })
     }
 
@@ -186,8 +185,7 @@ impl LayerFs {
             let unreadable = |error| self.unreadable(&error);
             match Node::from_number(ino.0) {
                 Some(Node::Root) => {
-                    let root = Name { name: b"0".to_vec(), ..merged.root().map_err(unreadable)? };
-                    listing::merged(&[root], ino.0, offset, each);
+                    listing::merged(&merged.roots().map_err(unreadable)?, ino.0, offset, each);
                     return Ok(());
                 }
                 Some(Node::Merged(index)) => {

@@ -1,9 +1,10 @@
-//! Many layers as one directory: what an overlay of them would show.
+//! Many layers as one directory, or as several: what an overlay of them would show.
 //!
 //! The kernel's overlay asks each of its lower directories for each name, and each question costs 15 to 60 µs on its way
 //! here and back. Of a few layers it gets each; more are merged here, where a name costs about one.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::node::{self, Node};
@@ -34,26 +35,45 @@ struct Table {
     numbers: HashMap<Vec<(usize, InodeRef)>, usize>,
 }
 
-/// All layers as one tree.
+/// All layers as trees.
 pub(super) struct Merged {
     layers: Vec<Arc<Archive>>,
+    /// Which of them each tree has.
+    trees: Vec<Range<usize>>,
     table: Mutex<Table>,
 }
 
 impl Merged {
-    /// What `layers`, bottom first, show together.
-    pub(super) fn new(layers: Vec<Arc<Archive>>) -> Self {
-        Self { layers, table: Mutex::default() }
+    /// What the first `counts[0]` of `layers`, bottom first, show together, then the next ones.
+    pub(super) fn new(layers: Vec<Arc<Archive>>, counts: &[usize]) -> Self {
+        let mut first = 0;
+        let tree = |count: &usize| {
+            let range = first..(first + count).min(layers.len());
+            first = range.end;
+            range
+        };
+        Self { trees: counts.iter().map(tree).collect(), layers, table: Mutex::default() }
+    }
+
+    /// How many trees there are.
+    pub(super) fn len(&self) -> usize {
+        self.trees.len()
     }
 
     fn layers(&self) -> Layers<'_> {
         Layers { archives: self.layers.as_slice().into(), whiteouts: false }
     }
 
-    /// The root directory.
-    pub(super) fn root(&self) -> Result<Name, Error> {
-        let parts = self.layers().root()?;
-        Ok(self.named(Vec::new(), merge::Node::Directory { parts, closed: true }))
+    /// The root directory of a tree, below its number.
+    pub(super) fn root(&self, tree: usize) -> Result<Option<Name>, Error> {
+        let Some(layers) = self.trees.get(tree) else { return Ok(None) };
+        let (parts, closed) = self.layers().root_of(layers.clone())?;
+        Ok(Some(self.named(tree.to_string().into_bytes(), merge::Node::Directory { parts, closed })))
+    }
+
+    /// The root directories of all trees.
+    pub(super) fn roots(&self) -> Result<Vec<Name>, Error> {
+        (0..self.len()).filter_map(|tree| self.root(tree).transpose()).collect()
     }
 
     /// The directory with this index, when it was ever given out.

@@ -72,8 +72,9 @@ pub struct Options {
     pub cache_bytes: usize,
     /// Whether to decompress ahead of sequential readers.
     pub read_ahead: bool,
-    /// Whether the layers are shown as one directory, `0`, as an overlay of them would show them.
-    pub merged: bool,
+    /// How many layers each directory of the root shows together, `0` the first so many, as an overlay of them would show
+    /// them. Where this is empty, each layer is a directory of its own.
+    pub merged: Vec<usize>,
     /// Whether to keep note of which files are read, for [`Server::files_read`].
     pub record: bool,
 }
@@ -81,7 +82,14 @@ pub struct Options {
 impl Default for Options {
     /// Real owners, one thread for each processor, 64 MiB of cache, read-ahead, no record.
     fn default() -> Self {
-        Self { owners: Owners::Real, threads: 0, cache_bytes: 64 << 20, read_ahead: true, merged: false, record: false }
+        Self {
+            owners: Owners::Real,
+            threads: 0,
+            cache_bytes: 64 << 20,
+            read_ahead: true,
+            merged: Vec::new(),
+            record: false,
+        }
     }
 }
 
@@ -102,7 +110,7 @@ pub struct Stats {
     pub cache_peak: usize,
 }
 
-/// Serves `layers` as directories `0`, `1`, … of one read-only mount, or merged as `0`.
+/// Serves `layers` as directories `0`, `1`, … of one read-only mount, or merged as [`Options::merged`] has it.
 ///
 /// `device` is an open `/dev/fuse` whose `mount(2)` the caller has already made with [`mount_data`]. The handshake
 /// (`FUSE_INIT`) is done when this returns, so whoever touches the mount is answered. No other process may keep a

@@ -4,6 +4,7 @@
 //! layer must be one in the overlay above.
 
 use super::server::Owners;
+use crate::extract::merge::{OPAQUE, WHITEOUT};
 use crate::squashfs::{Archive, Error, Inode, Kind};
 
 /// Holds `UID:GID` (decimal) of a regular file or directory of which the mount shows another owner ([`Owners`]); `0:0`
@@ -23,7 +24,18 @@ pub(super) fn value(archive: &Archive, inode: &Inode, owners: &Owners, name: &[u
     if inode.xattr.is_none() {
         return Ok(None);
     }
-    Ok(archive.xattrs(inode)?.into_iter().find(|(stored, _)| stored == name).map(|(_, value)| value))
+    let mut found = archive.xattrs(inode)?;
+    let at = found.iter().position(|(stored, _)| stored == name).or_else(|| {
+        let of_root = of_root(name)?;
+        found.iter().position(|(stored, _)| stored == of_root)
+    });
+    Ok(at.map(|at| found.swap_remove(at).1))
+}
+
+/// The name under which an overlay that was mounted by root has stored a mark: an overlay of users, as the one above, asks
+/// for it by another.
+fn of_root(name: &[u8]) -> Option<&'static [u8]> {
+    [OPAQUE, WHITEOUT].into_iter().find(|[of_users, _]| *of_users == name).map(|[_, of_root]| of_root)
 }
 
 /// The names, each ended by a zero byte, as `listxattr(2)` gives them.

@@ -89,10 +89,12 @@ pub struct Service {
     pub words: Vec<Vec<u8>>,
     /// Whether `fim-service start` without a name starts it.
     pub enabled: bool,
+    /// TCP ports that it is known to listen on.
+    pub listens: Vec<u16>,
 }
 
 /// A port of the guest that the host's loopback reaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
     /// Port of the host.
     pub host: u16,
@@ -100,6 +102,8 @@ pub struct Port {
     pub guest: u16,
     /// Whether datagrams are meant instead of connections.
     pub udp: bool,
+    /// The service whose port it is; that of whichever instance is first when `None`.
+    pub service: Option<String>,
 }
 
 /// A command that the application runs at a turn of its life.
@@ -163,10 +167,21 @@ pub struct Connection {
     pub plug: String,
     /// The image file, absolute.
     pub file: Vec<u8>,
-    /// Name of its slot; the only one of the content when `None`.
-    pub slot: Option<String>,
-    /// What the user consented to: the identity of the image when it was connected.
-    pub identity: Digest,
+    /// Name of its slot.
+    pub slot: String,
+    /// What the user consented to.
+    pub identity: Identity,
+}
+
+/// What a producer was when it was connected. A part for each thing that a message can say has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// UUID of the image.
+    pub image: [u8; 16],
+    /// BLAKE3-256 over the digests of its root layers, bottom first.
+    pub layers: Digest,
+    /// BLAKE3-256 over what the slot shares.
+    pub slot: Digest,
 }
 
 /// Who vouches for the image.
@@ -174,6 +189,8 @@ pub struct Connection {
 pub struct Publisher {
     /// Ed25519 public key.
     pub key: [u8; 32],
+    /// Digest of the program that the image began with when it was signed.
+    pub program: Digest,
     /// Ed25519 signature by it.
     pub signature: [u8; 64],
 }

@@ -16,6 +16,12 @@ impl Digest {
     pub fn of(bytes: &[u8]) -> Self {
         blake3::hash(bytes).into()
     }
+
+    /// Reads 64 hexadecimal digits; `None` for anything else.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        blake3::Hash::from_hex(text).ok().map(Self::from)
+    }
 }
 
 impl From<blake3::Hash> for Digest {

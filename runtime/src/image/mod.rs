@@ -21,7 +21,7 @@ mod replace;
 pub mod slot;
 pub mod superblock;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod update;
 mod verified;
 mod verify;

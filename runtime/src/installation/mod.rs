@@ -9,7 +9,9 @@
 //!         image/NAME   link to the image of this key, when it has another one than the rest
 //! ```
 
+pub mod belongs_to;
 mod key;
+pub mod places;
 pub mod revision;
 mod settings;
 

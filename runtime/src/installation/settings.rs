@@ -220,7 +220,7 @@ fn copy(setting: Setting, from: &Config, to: &mut Config) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::declared::{Connection, Declared, Layout, LayoutKind, Port, Service};
+    use crate::image::declared::{Connection, Declared, Identity, Layout, LayoutKind, Port, Service};
     use crate::image::{Digest, Permission};
 
     fn image() -> Config {
@@ -272,13 +272,18 @@ mod tests {
                     source: Vec::new(),
                     replace: false,
                 }],
-                services: vec![Service { name: "s".into(), words: vec![b"/s".to_vec()], enabled: true }],
-                ports: vec![Port { host: 80, guest: 81, udp: true }],
+                services: vec![Service {
+                    name: "s".into(),
+                    words: vec![b"/s".to_vec()],
+                    enabled: true,
+                    listens: vec![8],
+                }],
+                ports: vec![Port { host: 80, guest: 81, udp: true, service: None }],
                 connections: vec![Connection {
                     plug: "p".into(),
                     file: b"/f".to_vec(),
-                    slot: None,
-                    identity: Digest([1; 32]),
+                    slot: "s".into(),
+                    identity: Identity { image: [1; 16], layers: Digest([1; 32]), slot: Digest([1; 32]) },
                 }],
                 ..Declared::default()
             },

@@ -201,15 +201,6 @@ pub fn userspace_without_fuse() -> Error {
     )
 }
 
-/// A throw-away session that shows a writable layer, which our own overlay could only write to.
-pub fn userspace_throw_away() -> Error {
-    host(
-        "cannot make a throw-away session",
-        "only the kernel's overlay can show the writable layer of this image without writing to it",
-        "use FIM_OVERLAY=bwrap and fim-casefold off, or FIM_DIR_DATA=$(mktemp -d) for an empty set that can be removed",
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 //! through one FUSE mount, stacks one overlay on them, and ends when the last instance has gone.
 
 mod apart;
+pub mod content;
 pub mod diagnose;
 mod ending;
 pub(crate) mod overlay;
@@ -38,6 +39,7 @@ use crate::session::registry::Registry;
 use crate::source::ByteSource;
 use crate::squashfs::Archive;
 use crate::sys::{descriptor, process, title};
+pub use content::Content;
 use ending::{Alive, Ending};
 
 /// Kernel overlayfs stacks at most 500 layers; some room is left for what a later version adds.
@@ -106,12 +108,14 @@ pub struct Request {
     pub reads: Option<PathBuf>,
     /// Set for a throw-away session.
     pub throw_away: Option<ThrowAway>,
+    /// What is taken from other images.
+    pub content: Content,
 }
 
 /// A session whose writes lie in memory; its data directory is one of [`ephemeral`].
 #[derive(Debug, Clone, Default)]
 pub struct ThrowAway {
-    /// A directory that is stacked on the layers, and not written to.
+    /// A directory that is stacked on the layers, and not written to; by the kernel's overlay only.
     pub top: Option<PathBuf>,
 }
 
@@ -148,6 +152,14 @@ pub enum Error {
         layer: String,
         /// Why not.
         source: crate::squashfs::Error,
+    },
+    /// What a producer shares cannot be used.
+    #[error("cannot use {part}: {why}")]
+    Content {
+        /// Which path of which slot.
+        part: String,
+        /// Why not.
+        why: String,
     },
     /// Session files.
     #[error(transparent)]
@@ -188,6 +200,7 @@ pub fn start(request: Request) -> Result<Starting, Error> {
             if let Lower::Extracted(layers) = request.lower {
                 layers.into_iter().for_each(|layer| layer.lock.hand_over());
             }
+            request.content.hand_over();
             Ok(Starting { channel: ours, pid })
         }
         process::Side::Child => {
@@ -334,6 +347,7 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(Served, Alive),
         Lower::Image(layers) => layers.iter().map(|layer| layer.medium.descriptor()).collect(),
         Lower::Extracted(layers) => layers.iter().map(|layer| layer.lock.file().as_raw_fd()).collect(),
     };
+    keep.extend(request.content.descriptors());
     keep.extend([0, 1, 2, channel.as_raw_fd(), request.lock.file().as_raw_fd()]);
     descriptor::close_all_but(&keep).map_err(|errno| io_error("close", "inherited descriptors")(errno.into()))?;
     // 2. Namespaces of the session. Every ID is written by the starter where that takes its privileges; what needs no
@@ -364,8 +378,10 @@ fn serve(request: &Request, channel: &mut UnixStream) -> Result<(Served, Alive),
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
         .map_err(diagnose::mount("change the propagation of", "/"))?;
-    // 4. and 5. The layers, and one overlay on them.
+    // 4. and 5. The layers, and one overlay on them; beside them, what is taken from other images.
     let served = stack(request, opened, archives)?;
+    // Its threads end with the process.
+    std::mem::forget(content::serve(request)?);
     // What a session that was killed has left.
     sweep_points(request);
     // 6. From here the session can be joined.
@@ -396,8 +412,8 @@ fn stack(request: &Request, opened: Opened<'_>, archives: Vec<Arc<Archive>>) -> 
         None => request.data.clone(),
         Some(_) => overlay::memory(&request.data)?,
     };
-    // The kernel would not understand plain marks.
-    let is_plain = marks::is_recorded(top.and_then(Path::parent).unwrap_or(&writable));
+    // The kernel would not understand plain marks. (A directory on top has its own.)
+    let is_plain = marks::is_recorded(&writable);
     let stack = match request.stack {
         Stack::Kernel if is_plain => Stack::Userspace { casefold: false },
         stack => stack,
@@ -407,7 +423,6 @@ fn stack(request: &Request, opened: Opened<'_>, archives: Vec<Arc<Archive>>) -> 
         overlay::lay_out(&root, &request.points)?;
     }
     let (device, archives) = match (opened, stack) {
-        (_, Stack::Userspace { .. }) if top.is_some() => return Err(diagnose::userspace_throw_away()),
         (Opened::Image(_, device), Stack::Userspace { casefold }) => {
             return userspace::serve(request, &writable, archives, device, casefold).map(Served::Userspace);
         }
@@ -461,6 +476,7 @@ fn serve_image(
     let options = fuse::mount_data(device.as_raw_fd(), 0, 0);
     mount(Some("fim"), directory, Some("fuse.fim"), flags, Some(options.as_str()))
         .map_err(diagnose::mount("mount", "the layers (FUSE)"))?;
+    let merged = if merged { vec![archives.len()] } else { Vec::new() };
     let options = fuse::Options { merged, ..serving(request) };
     fuse::serve(device, archives, &options).map_err(io_error("serve", "the layers"))
 }
@@ -488,7 +504,8 @@ fn clean_up(request: Request, served: Served, ending: Ending) {
     // An empty lock says that no session lives, should a reader look before the process is gone.
     let _ = request.lock.file().set_len(0);
     // A mount point cannot be removed where it is one. Should this fail, the host daemon removes what is left.
-    for name in ["root", "layers"] {
+    let content = (!request.content.is_empty()).then_some(content::DIRECTORY);
+    for name in ["root", "layers"].into_iter().chain(content) {
         let _ = umount2(&request.directory.join(name), MntFlags::MNT_DETACH);
     }
     match (served, ending) {
@@ -507,7 +524,7 @@ fn clean_up(request: Request, served: Served, ending: Ending) {
         let _ = umount2(&request.data.join(ephemeral::MEMORY), MntFlags::MNT_DETACH);
     }
     // Extracted layers are used no more, and whoever finds the session's files gone may remove them.
-    drop(request.lower);
+    drop((request.lower, request.content));
     Registry::new(&request.directory).remove_all();
     if request.throw_away.is_some() {
         ephemeral::remove(&request.data);

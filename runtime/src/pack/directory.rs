@@ -12,7 +12,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What shows that a file is still the one that was found.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Seen {
 
 /// Packs the tree under `root`, whatever is mounted in it included, as `find` would list it.
 pub fn pack(root: &Path, writer: Writer, options: &Options, progress: &mut dyn Progress) -> Result<Summary, Error> {
-    Scan::run(root)?.planned.pack(&Files { root }, writer, options, progress)
+    Scan::run(root)?.planned.pack(&Files { root, stored: &Path::to_path_buf }, writer, options, progress)
 }
 
 /// Every name under a root, without contents.
@@ -170,13 +170,19 @@ pub(crate) fn xattrs(path: &Path) -> Result<(Xattrs, bool), Error> {
 /// Reads what was scanned.
 pub(crate) struct Files<'a> {
     pub root: &'a Path,
+    /// The path below `root` at which a path is found.
+    pub stored: &'a dyn Fn(&Path) -> PathBuf,
 }
 
 impl Files<'_> {
+    fn place(&self, path: &Path) -> PathBuf {
+        self.root.join((self.stored)(path))
+    }
+
     /// Opens without blocking and without following, should it have become a named pipe or a link.
     fn open(&self, path: &Path) -> std::io::Result<File> {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        OpenOptions::new().read(true).custom_flags(flags).open(self.root.join(path))
+        OpenOptions::new().read(true).custom_flags(flags).open(self.place(path))
     }
 }
 
@@ -198,7 +204,7 @@ impl Contents for Files<'_> {
         buffer: &mut [u8],
         progress: &mut dyn Progress,
     ) -> Result<(), Error> {
-        let shown = &self.root.join(path);
+        let shown = &self.place(path);
         let file = self.open(path).map_err(Error::read("open", shown))?;
         let unchanged = |file: &File| {
             let metadata = file.metadata().map_err(Error::read("read", shown))?;

@@ -4,6 +4,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use nix::unistd::{chdir, pivot_root};
 
 use super::plan::{Access, Fresh, Plan, Step};
 use super::points::{self, Journal};
-use super::{Error, account, layout, seccomp};
+use super::{Error, account, content, layout, seccomp};
 use crate::emulation;
 use crate::portal;
 use crate::sys::mount::{self, Detached, attr};
@@ -21,7 +22,7 @@ use crate::sys::notifier::Listener;
 use crate::sys::{capability, network};
 
 /// The first port that needs no privilege (ip-sysctl.rst); each network namespace has its own.
-const FIRST_FREE_PORT: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+pub(crate) const FIRST_FREE_PORT: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 
 /// Mode bits that the creation mask of PID 1 takes away while it builds the instance.
 pub const MASK: u32 = 0o022;
@@ -91,6 +92,7 @@ fn prepare(step: &Step) -> Result<Option<Detached>, Error> {
             Err(Errno::ENOENT | Errno::ENOTDIR) if *optional => Ok(None),
             Err(errno) => Err(Error::step("bind", source)(errno)),
         },
+        Step::Content { source, .. } => bind(source, Access::ReadWrite).map(Some).map_err(Error::step("bind", source)),
         _ => Ok(None),
     }
 }
@@ -129,10 +131,12 @@ fn place(step: &Step, mount: Option<Detached>, points: Option<&Journal>) -> Resu
     match step {
         Step::Fresh { target, .. } | Step::Bind { target, .. } => {
             let Some(mount) = mount else { return Ok(()) };
-            let is_directory = nix::sys::stat::fstat(&mount)
-                .map(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR)
-                .map_err(Error::step("examine what to mount at", target))?;
+            let is_directory = is_directory(&mount).map_err(Error::step("examine what to mount at", target))?;
             attach(mount, target, is_directory, points)
+        }
+        Step::Content { plug, target, .. } => {
+            let Some(mount) = mount else { return Ok(()) };
+            content::place(plug, mount, target, points)
         }
         Step::ReadOnly { target } => {
             let mount = match mount::clone_tree(target, true) {
@@ -176,7 +180,12 @@ fn place(step: &Step, mount: Option<Detached>, points: Option<&Journal>) -> Resu
     }
 }
 
-fn attach(mount: Detached, target: &Path, is_directory: bool, points: Option<&Journal>) -> Result<(), Error> {
+pub(super) fn attach(
+    mount: Detached,
+    target: &Path,
+    is_directory: bool,
+    points: Option<&Journal>,
+) -> Result<(), Error> {
     let point = match open_point(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             points::make(target, is_directory, points).map_err(Error::io("make the mount point", target))?;
@@ -187,8 +196,7 @@ fn attach(mount: Detached, target: &Path, is_directory: bool, points: Option<&Jo
     let point = point.map_err(Error::io("open the mount point", target))?;
     mount::attach(mount, &point).map_err(|errno| {
         // The kernel says EINVAL of both; what the user can do something about is told apart here.
-        let at = nix::sys::stat::fstat(&point).map(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR);
-        let errno = match (is_directory, at) {
+        let errno = match (is_directory, self::is_directory(&point)) {
             (true, Ok(false)) => Errno::ENOTDIR,
             (false, Ok(true)) => Errno::EISDIR,
             _ => errno,
@@ -197,7 +205,11 @@ fn attach(mount: Detached, target: &Path, is_directory: bool, points: Option<&Jo
     })
 }
 
-fn open_point(target: &Path) -> io::Result<File> {
+pub(super) fn is_directory(object: impl AsFd) -> nix::Result<bool> {
+    nix::sys::stat::fstat(object).map(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR)
+}
+
+pub(super) fn open_point(target: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(libc::O_PATH).open(target)
 }
 

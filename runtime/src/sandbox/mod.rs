@@ -3,6 +3,7 @@
 pub mod account;
 pub mod apply;
 pub(crate) mod bpf;
+mod content;
 pub mod id_map;
 pub mod inside;
 pub mod layout;
@@ -34,6 +35,19 @@ pub enum Error {
         object: PathBuf,
         /// Why not.
         source: Errno,
+    },
+    /// What a plug gets has no place.
+    #[error(
+        "the plug '{plug}' cannot be put at {}: {why}; have it appear elsewhere: fim-content unplug {plug}, fim-content plug {plug} --target PATH",
+        target.display()
+    )]
+    Content {
+        /// The plug.
+        plug: String,
+        /// Where it was to appear, in the guest.
+        target: PathBuf,
+        /// Why not.
+        why: String,
     },
     /// The kernel lets nobody make a /proc that shows what another hides.
     #[error("cannot mount the /proc of the instance: {MASKED_PROC}; {UNMASK_PROC}")]

@@ -54,6 +54,15 @@ pub enum Step {
         /// Whether a missing source is passed over.
         optional: bool,
     },
+    /// What a plug gets, at `target`.
+    Content {
+        /// Name of the plug, for messages.
+        plug: String,
+        /// Where the session has it.
+        source: PathBuf,
+        /// Where, in the guest.
+        target: PathBuf,
+    },
     /// A part of the guest's own /proc made read-only.
     ReadOnly {
         /// Where, in the guest.

@@ -32,13 +32,14 @@ impl Entry {
         Ok(Self { pid, unique: process::pidfd_unique(&pidfd).unwrap_or_default() })
     }
 
-    /// Whether the process has not been collected; `None` when that cannot be told from this entry.
+    /// Whether the process has not ended; `None` when that cannot be told from this entry.
     pub fn is_alive(&self) -> Option<bool> {
         if self.unique == 0 {
             return None;
         }
-        let inode = process::pidfd_open(self.pid).and_then(nix::sys::stat::fstat).map(|stat| stat.st_ino);
-        Some(inode.is_ok_and(|inode| inode == self.unique))
+        let Ok(pidfd) = process::pidfd_open(self.pid) else { return Some(false) };
+        let is_same = nix::sys::stat::fstat(&pidfd).is_ok_and(|stat| stat.st_ino == self.unique);
+        Some(is_same && !process::pidfd_has_ended(&pidfd))
     }
 
     fn encode(self) -> String {
@@ -85,6 +86,10 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout};
+
     use super::*;
 
     #[test]
@@ -117,5 +122,18 @@ mod tests {
         let other = Entry { unique: u64::MAX, ..own };
         assert_eq!(other.is_alive(), Some(false));
         assert_eq!(Entry { unique: 0, ..own }.is_alive(), None);
+    }
+
+    #[test]
+    fn a_process_that_nobody_has_collected_has_ended() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = Pid::from_raw(child.id() as i32);
+        let pidfd = process::pidfd_open(pid).unwrap();
+        let unique = process::pidfd_unique(&pidfd).unwrap_or_default();
+        nix::poll::poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
+        assert!(process::pidfd_has_ended(&pidfd));
+        assert_eq!(Entry { pid, unique }.is_alive(), (unique > 0).then_some(false));
+        assert_eq!(process::start_time(pid), None);
+        child.wait().unwrap();
     }
 }

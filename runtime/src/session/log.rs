@@ -33,6 +33,29 @@ impl Log {
         Ok(Self { directory: directory.to_owned(), file: Some(file), len: 0 })
     }
 
+    /// The one that is there, to go on with on a line of its own; or an empty one.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn resume(directory: &Path) -> Result<Self, Error> {
+        use std::os::unix::fs::FileExt;
+        let path = directory.join(FILE);
+        let open = || -> std::io::Result<Self> {
+            let mut file = File::options().read(true).append(true).create(true).open(&path)?;
+            let len = file.metadata()?.len();
+            let mut last = [b'\n'];
+            if len > 0 {
+                file.read_exact_at(&mut last, len - 1)?;
+            }
+            if last != *b"\n" {
+                file.write_all(b"\n")?;
+            }
+            let len = file.metadata()?.len();
+            Ok(Self { directory: directory.to_owned(), file: Some(file), len })
+        };
+        open().map_err(Error::io("open the log", &path))
+    }
+
     /// Adds bytes. What cannot be written is lost: a full file system must not stop the command whose output it is.
     pub fn append(&mut self, bytes: &[u8]) {
         for piece in bytes.chunks(HALF as usize) {

@@ -19,12 +19,36 @@ pub fn is_recorded(data: &Path) -> bool {
     fs::symlink_metadata(data.join(RECORD)).is_ok()
 }
 
+/// The marks of a data directory in which there is something; touches nothing.
+///
+/// # Errors
+/// I/O errors, and a record of another version.
+pub fn recorded(data: &Path) -> Result<Marks, Error> {
+    read(data).map(|recorded| recorded.unwrap_or(Marks::Kernel))
+}
+
 /// The marks of a data directory: the kernel's where its file system can hold them, so that either overlay can go on with
 /// it. A choice for the others is recorded, and kept when the directory comes to another file system.
 ///
 /// # Errors
 /// I/O errors, and a record of another version.
 pub fn settle(data: &Path) -> Result<Marks, Error> {
+    if let Some(marks) = read(data)? {
+        return Ok(marks);
+    }
+    let path = data.join(RECORD);
+    let error = |action| Error::io(action, &path);
+    if takes_kernel_marks(&data.join("work")).map_err(error("choose"))? {
+        return Ok(Marks::Kernel);
+    }
+    // Whole or not at all.
+    let draft = data.join("marks.new");
+    fs::write(&draft, PLAIN).and_then(|()| fs::rename(&draft, &path)).map_err(error("write"))?;
+    Ok(Marks::Plain)
+}
+
+/// What is recorded, if anything is.
+fn read(data: &Path) -> Result<Option<Marks>, Error> {
     let path = data.join(RECORD);
     let error = |action| Error::io(action, &path);
     match File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path) {
@@ -32,22 +56,14 @@ pub fn settle(data: &Path) -> Result<Marks, Error> {
             let mut text = String::new();
             file.take(PLAIN.len() as u64 + 1).read_to_string(&mut text).map_err(error("read"))?;
             if text == PLAIN {
-                return Ok(Marks::Plain);
+                return Ok(Some(Marks::Plain));
             }
             Err(error("understand")(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "it is damaged, or of a newer version; set FIM_DIR_DATA to another directory",
             )))
         }
-        Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
-            if takes_kernel_marks(&data.join("work")).map_err(error("choose"))? {
-                return Ok(Marks::Kernel);
-            }
-            // Whole or not at all.
-            let draft = data.join("marks.new");
-            fs::write(&draft, PLAIN).and_then(|()| fs::rename(&draft, &path)).map_err(error("write"))?;
-            Ok(Marks::Plain)
-        }
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(other) => Err(error("read")(other)),
     }
 }
@@ -61,13 +77,14 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         fs::create_dir(data.path().join("work")).unwrap();
         assert_eq!(settle(data.path()).unwrap(), Marks::Kernel);
+        assert_eq!(recorded(data.path()).unwrap(), Marks::Kernel);
         assert!(!is_recorded(data.path()));
         fs::write(data.path().join(RECORD), PLAIN).unwrap();
         assert_eq!(settle(data.path()).unwrap(), Marks::Plain);
         assert!(is_recorded(data.path()));
         for text in ["", "fim-marks 2 plain\n", "fim-marks 1 plain\nx"] {
             fs::write(data.path().join(RECORD), text).unwrap();
-            assert!(settle(data.path()).is_err(), "{text:?}");
+            assert!(settle(data.path()).is_err() && recorded(data.path()).is_err(), "{text:?}");
         }
     }
 }

@@ -15,6 +15,7 @@
 //! RUNTIME/fim/ephemeral-PID-START/   both of a throw-away session
 //! ```
 
+pub mod claims;
 pub mod directory;
 pub mod ephemeral;
 mod index;
@@ -24,6 +25,7 @@ pub mod marks;
 pub mod pipe;
 pub mod record;
 pub mod registry;
+pub mod service;
 
 use std::io;
 use std::path::PathBuf;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
+use super::claims::{self, Claims};
 use super::index::{self, Entry, Index};
 use super::{Error, lock, log, pipe};
 use crate::sys::process;
@@ -57,14 +58,34 @@ pub struct Instance {
     pub since: u64,
     /// Who its command runs as.
     pub kind: Kind,
+    /// Name of the service that it is, if it is one.
+    pub service: Option<String>,
     /// The command, for listings: words joined by NUL.
     pub command: Vec<u8>,
 }
 
+/// What a process registers itself as.
+#[derive(Debug, Clone, Copy)]
+pub struct New<'a> {
+    /// Who its command runs as.
+    pub kind: Kind,
+    /// Wall-clock time of the start in seconds since the epoch.
+    pub since: u64,
+    /// The command: words joined by NUL.
+    pub command: &'a [u8],
+    /// Name of the service that it is: letters, digits and hyphens.
+    pub service: Option<&'a str>,
+    /// Host commands that its guest may run.
+    pub portal: &'a [String],
+    /// What it has of the host for itself.
+    pub claims: Option<&'a Claims>,
+}
+
 impl Instance {
     fn encode(&self) -> Vec<u8> {
-        let mut bytes =
-            format!("fim-instance 1\n{} {} {} {}\n", self.pid, self.started, self.since, self.kind.word()).into_bytes();
+        let Self { pid, started, since, kind, .. } = self;
+        let service = self.service.iter().map(|name| format!(" {name}")).collect::<String>();
+        let mut bytes = format!("fim-instance 1\n{pid} {started} {since} {}{service}\n", kind.word()).into_bytes();
         bytes.extend_from_slice(&self.command);
         bytes
     }
@@ -79,6 +100,7 @@ impl Instance {
             started: words.next()?.parse().ok()?,
             since: words.next()?.parse().ok()?,
             kind: Kind::parse(words.next()?)?,
+            service: words.next().map(str::to_owned),
             command: rest[end + 1..].to_vec(),
         };
         words.next().is_none().then_some(instance)
@@ -153,19 +175,11 @@ impl Registry {
         index::create(&self.session).map_err(Error::io("make the index", self.session.join(index::FILE)))
     }
 
-    /// Registers the calling process as the next instance, whose guest may run the host commands in `portal`. The number
-    /// is used up before anything else is written.
+    /// Registers the calling process as the next instance. The number is used up before anything else is written.
     ///
     /// # Errors
     /// I/O errors, a full file system among them; the number is then a gap.
-    pub fn register(
-        &self,
-        _starting: &lock::Held,
-        kind: Kind,
-        since: u64,
-        command: Vec<u8>,
-        portal: &[String],
-    ) -> Result<Instance, Error> {
+    pub fn register(&self, _starting: &lock::Held, new: New<'_>) -> Result<Instance, Error> {
         let entry = Entry::own().map_err(Error::io("look at", "this process"))?;
         let index = self.session.join(index::FILE);
         let id = index::append(&self.session, entry).map_err(Error::io("write the next instance ID to", index))?;
@@ -173,13 +187,18 @@ impl Registry {
         let directory = self.directory(id);
         let started = process::start_time(pid)
             .ok_or_else(|| Error::io("read", format!("/proc/{pid}/stat"))(io::Error::from(io::ErrorKind::NotFound)))?;
-        let instance = Instance { id, pid, started, since, kind, command };
+        let New { kind, since, .. } = new;
+        let (service, command) = (new.service.map(str::to_owned), new.command.to_vec());
+        let instance = Instance { id, pid, started, since, kind, service, command };
         DirBuilder::new().mode(0o700).create(&directory).map_err(Error::io("make the directory", &directory))?;
         pipe::create(&directory.join(pipe::GUEST))?;
         // Its one page is there from now on, so that a full file system does not lose the exit code.
         let outcome = directory.join(OUTCOME);
         fs::write(&outcome, format!("{:4}\n", "")).map_err(Error::io("write", &outcome))?;
-        crate::portal::create(&directory, portal)?;
+        crate::portal::create(&directory, new.portal)?;
+        if let Some(claims) = new.claims {
+            claims.write(&directory)?;
+        }
         let record = directory.join("record");
         fs::write(&record, instance.encode()).map_err(Error::io("write", &record))?;
         Ok(instance)
@@ -220,7 +239,7 @@ impl Registry {
         if directory.join(log::FILE).exists() && self.keep(id).is_ok() {
             let ended = self.ended(id);
             let _ = fs::remove_dir_all(ended.join(crate::request::REQUESTS));
-            for name in [pipe::GUEST, "record"] {
+            for name in [pipe::GUEST, "record", claims::FILE] {
                 let _ = fs::remove_file(ended.join(name));
             }
             self.forget_the_oldest();
@@ -260,7 +279,11 @@ impl Registry {
         for name in ["layers", "root"] {
             let _ = fs::remove_dir(self.session.join(name));
         }
-        let _ = fs::remove_dir(&self.session);
+        if fs::remove_dir(&self.session).is_err_and(|error| error.kind() == io::ErrorKind::DirectoryNotEmpty) {
+            // Few sessions have this one.
+            let _ = fs::remove_dir(self.session.join("content"));
+            let _ = fs::remove_dir(&self.session);
+        }
     }
 
     /// The IDs of all that have a place here, dead or alive, in ascending order. Foreign names are passed over.
@@ -328,6 +351,10 @@ fn read_record(path: &Path) -> io::Result<Vec<u8>> {
 mod tests {
     use super::*;
 
+    fn plain(command: &[u8]) -> New<'_> {
+        New { kind: Kind::Exec, since: 1, command, service: None, portal: &[], claims: None }
+    }
+
     fn registry() -> (tempfile::TempDir, Registry, lock::Held) {
         let base = tempfile::tempdir().unwrap();
         let held = lock::wait(base.path(), lock::START).unwrap();
@@ -341,7 +368,7 @@ mod tests {
         let (_base, registry, held) = registry();
         let ids: Vec<u64> = (0..4)
             .map(|_| {
-                let instance = registry.register(&held, Kind::Exec, 1, b"sleep\x005".to_vec(), &[]).unwrap();
+                let instance = registry.register(&held, plain(b"sleep\x005")).unwrap();
                 registry.remove(instance.id).unwrap();
                 instance.id
             })
@@ -354,7 +381,7 @@ mod tests {
     fn lists_the_living_in_order() {
         let (_base, registry, held) = registry();
         for _ in 0..12 {
-            registry.register(&held, Kind::Root, 1, b"x".to_vec(), &[]).unwrap();
+            registry.register(&held, New { kind: Kind::Root, ..plain(b"x") }).unwrap();
         }
         registry.remove(3).unwrap();
         let ids: Vec<u64> = registry.live().unwrap().iter().map(|instance| instance.id).collect();
@@ -369,7 +396,7 @@ mod tests {
     #[test]
     fn the_exit_code_outlives_the_instance_for_whoever_waits() {
         let (_base, registry, held) = registry();
-        registry.register(&held, Kind::Exec, 1, Vec::new(), &[]).unwrap();
+        registry.register(&held, plain(b"")).unwrap();
         let outcome = registry.outcome(0).unwrap();
         assert_eq!(outcome.code(), None);
         registry.conclude(0, 137).unwrap();
@@ -382,7 +409,7 @@ mod tests {
     fn logs_of_ended_instances_are_kept_up_to_a_number() {
         let (_base, registry, held) = registry();
         for id in 0..KEPT as u64 + 3 {
-            registry.register(&held, Kind::Exec, 1, Vec::new(), &[]).unwrap();
+            registry.register(&held, plain(b"")).unwrap();
             log::Log::create(&registry.directory(id)).unwrap().append(b"text");
             registry.conclude(id, 3).unwrap();
             registry.remove(id).unwrap();
@@ -399,7 +426,7 @@ mod tests {
         let (_base, registry, held) = registry();
         for len in [0, 4000, 4096, 100_000] {
             let command = vec![b'x'; len];
-            let instance = registry.register(&held, Kind::Exec, 1, command, &[]).unwrap();
+            let instance = registry.register(&held, plain(&command)).unwrap();
             assert_eq!(registry.instance(instance.id), Some(instance));
         }
     }
@@ -407,7 +434,7 @@ mod tests {
     #[test]
     fn a_reused_process_id_is_not_taken_for_the_instance() {
         let (_base, registry, held) = registry();
-        let mut instance = registry.register(&held, Kind::Exec, 1, Vec::new(), &[]).unwrap();
+        let mut instance = registry.register(&held, plain(b"")).unwrap();
         instance.started += 1;
         fs::write(registry.directory(0).join("record"), instance.encode()).unwrap();
         assert!(registry.live().unwrap().is_empty());
@@ -416,7 +443,7 @@ mod tests {
     #[test]
     fn garbage_in_the_registry_is_passed_over() {
         let (base, registry, held) = registry();
-        registry.register(&held, Kind::Exec, 1, b"a\nb".to_vec(), &[]).unwrap();
+        registry.register(&held, New { service: Some("web"), ..plain(b"a\nb") }).unwrap();
         for name in ["x", "-1", "99"] {
             fs::create_dir(base.path().join("instances").join(name)).unwrap();
         }
@@ -424,5 +451,6 @@ mod tests {
         let live = registry.live().unwrap();
         assert_eq!(live.len(), 1);
         assert_eq!(live[0].command, b"a\nb");
+        assert_eq!(live[0].service.as_deref(), Some("web"));
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::{io, mem};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::unistd::{ForkResult, Pid};
 
@@ -134,6 +135,12 @@ pub fn pidfd_unique(pidfd: impl AsFd) -> Option<u64> {
     (kind == PIDFS).then_some(inode)
 }
 
+/// Whether the process of a pidfd has ended, also where nobody has collected it yet.
+#[must_use]
+pub fn pidfd_has_ended(pidfd: impl AsFd) -> bool {
+    poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
 /// pidfd_send_signal(2).
 ///
 /// # Errors
@@ -177,15 +184,18 @@ pub(super) fn read_stat(process: impl std::fmt::Display, buffer: &mut [u8; STAT_
 }
 
 /// Start time of a process in clock ticks since boot (field 22 of proc_pid_stat(5)): together with the process ID
-/// it names one process for ever.
+/// it names one process for ever. `None` for one that has ended, also where nobody has collected it yet.
 #[must_use]
 pub fn start_time(pid: Pid) -> Option<u64> {
     let mut buffer = [0; STAT_LIMIT];
     let stat = read_stat(pid, &mut buffer).ok()?;
     // The command name stands in parentheses and may hold anything; fields are counted from the last ')'.
     let rest = &stat[stat.iter().rposition(|&byte| byte == b')')? + 1..];
-    let field = rest.split(|&byte| byte == b' ').filter(|field| !field.is_empty()).nth(19)?;
-    std::str::from_utf8(field).ok()?.parse().ok()
+    let mut fields = rest.split(|&byte| byte == b' ').filter(|field| !field.is_empty());
+    if matches!(fields.next()?, b"Z" | b"X") {
+        return None;
+    }
+    std::str::from_utf8(fields.nth(18)?).ok()?.parse().ok()
 }
 
 /// The children of a process, as far as its only or main thread has made them (proc_pid_children(5)).

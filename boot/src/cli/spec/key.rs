@@ -15,11 +15,12 @@ pub(super) const KEY: Spec = Spec {
             ],
         },
         Usage {
-            line: "<add> <key> [--image <file>]",
+            line: "<add> <key> [--image <file>] [--unaliased]",
             words: &[
                 ("add", "Make a link beside the image that starts this installation, and print its path"),
                 ("--image", "Have the installation run another image, such as another version"),
                 ("file", "That image"),
+                ("--unaliased", "Make no launchers for the aliases that the image declares"),
             ],
         },
         Usage {

@@ -1,8 +1,12 @@
 //! The commands of an image: the one definition that dispatch, help, man pages and completions are made from.
 
+mod alias;
+mod content;
 mod key;
 mod layers;
 mod layout;
+mod publisher;
+mod services;
 mod settings;
 
 use std::ffi::{OsStr, OsString};
@@ -95,6 +99,7 @@ pub const COMMANDS: &[Spec] = &[
         frees_file: true,
     },
     key::KEY,
+    alias::ALIAS,
     settings::PERMS,
     settings::ENV,
     settings::BIND,
@@ -105,9 +110,14 @@ pub const COMMANDS: &[Spec] = &[
     settings::NOTIFY,
     settings::CASEFOLD,
     settings::REMOTE,
+    services::PORT,
+    content::CONTENT,
+    services::SERVICE,
     layers::LAYER,
     layers::OCI,
     layers::DATA,
+    publisher::KEY_PAIR,
+    publisher::SIGN,
     Spec {
         name: "instance",
         summary: "Manage running instances",
@@ -298,7 +308,7 @@ pub fn find(word: &OsStr) -> Option<&'static Spec> {
 }
 
 /// Operations of the commands in `settings` that read only.
-const READING: [&str; 4] = ["list", "show", "explain", "check"];
+const READING: [&str; 5] = ["list", "show", "explain", "connections", "check"];
 
 /// Whether a command with these words after it runs something or changes the image.
 #[must_use]

@@ -230,9 +230,24 @@ pub(super) const REMOTE: Spec = Spec {
         Usage { line: "<set> <url>", words: &[("set", "Set the remote URL"), ("url", "The remote URL to configure")] },
         Usage { line: "<show> [--json]", words: &[("show", "Display the current remote URL"), JSON] },
         Usage { line: "<clear>", words: &[("clear", "Clear the configured remote URL")] },
+        Usage {
+            line: "<fetch> <path> [--digest <hex>] [--yes]",
+            words: &[
+                (
+                    "fetch",
+                    "Fetch the image at this path below the remote URL, unless it was before, and print where it is kept",
+                ),
+                ("path", "As the default provider of a plug has it"),
+                ("--digest", "Digest that the file must have, as b3sum prints it; when not given, that of the plug"),
+                ("--yes", "Do not ask; for any start with FIM_FETCH=1"),
+            ],
+        },
         INHERIT,
     ],
-    notes: &[],
+    notes: &[
+        "The URL begins with https://, http:// (both fetched by curl or wget of the host) or file:///.",
+        "A start that needs a default provider asks on the terminal before it is fetched. It is kept in the data directory and used only with the digest of the plug or, where the plug has none, when it is signed by this image's publisher. What was cut off goes on where it was.",
+    ],
     examples: &["fim-remote set https://updates.example.com/repo"],
     frees_file: true,
 };

@@ -15,7 +15,6 @@ use super::marks::Meaning;
 use super::node::{Node, Place};
 use super::stack::{Overlay, Resolved};
 use super::upper::Found;
-use crate::squashfs::FileKind;
 
 /// One name in a directory.
 pub(super) struct Entry {
@@ -79,23 +78,23 @@ impl Overlay {
             let archive = &self.blocks.layers()[directory.layer];
             let last = depth + 1 == lower.len();
             let mut whiteouts = Ok(());
-            let listed = archive.read_dir(&self.inode(*directory)?, 0, &mut |entry| {
+            let inode = self.inode(*directory)?;
+            let marked = self.holds_marked(*directory, &inode)?;
+            let listed = archive.read_dir(&inode, 0, &mut |entry| {
                 let place = Place { layer: directory.layer, inode: entry.inode };
                 let name = entry.name.into_boxed_slice();
                 if hidden.contains(&name) {
                     return true;
                 }
-                if entry.kind == FileKind::CharDevice {
-                    match self.is_lower_whiteout(place) {
-                        Ok(true) => {
-                            hidden.insert(name);
-                            return true;
-                        }
-                        Ok(false) => {}
-                        Err(errno) => {
-                            whiteouts = Err(errno);
-                            return false;
-                        }
+                match self.is_lower_whiteout(entry.kind, place, || Ok(marked)) {
+                    Ok(true) => {
+                        hidden.insert(name);
+                        return true;
+                    }
+                    Ok(false) => {}
+                    Err(errno) => {
+                        whiteouts = Err(errno);
+                        return false;
                     }
                 }
                 if !last {

@@ -6,6 +6,10 @@
 //! specification, "Whiteouts") with an escape for names that look like one. `docs/FORMAT.md` has the table; changing it
 //! breaks data directories.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
 /// Which form an upper directory has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Marks {
@@ -29,7 +33,7 @@ const ESCAPED_WHITEOUT: &[u8] = b".wh..wh.w";
 
 /// What a name in a directory of plain marks means.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub(crate) enum Meaning {
     /// This name of the guest.
     Entry(Vec<u8>),
     /// This name of the layers is gone.
@@ -53,6 +57,11 @@ impl Marks {
         }
     }
 
+    /// The path under which a path of the guest is stored.
+    pub(crate) fn stored_path(self, path: &Path) -> PathBuf {
+        path.iter().map(|name| OsString::from_vec(self.stored(name.as_bytes()))).collect()
+    }
+
     /// The name of the whiteout of a name of the guest.
     pub(super) fn whiteout(self, name: &[u8]) -> Vec<u8> {
         match (self, name.strip_prefix(PREFIX)) {
@@ -71,7 +80,7 @@ impl Marks {
     }
 
     /// What a stored name means; with kernel marks every name is an entry, which may be a whiteout by its type.
-    pub(super) fn meaning(self, stored: &[u8]) -> Meaning {
+    pub(crate) fn meaning(self, stored: &[u8]) -> Meaning {
         if self == Self::Kernel || !stored.starts_with(PREFIX) {
             return Meaning::Entry(stored.to_vec());
         }
@@ -114,6 +123,9 @@ mod tests {
             assert_eq!(Marks::Kernel.meaning(name), Meaning::Entry(name.to_vec()));
         }
         assert_eq!(plain.meaning(OPAQUE_FILE), Meaning::Opaque);
+        let path = Path::new(".wh.d/x/.wh.f");
+        assert_eq!(plain.stored_path(path), Path::new(".wh..wh.nd/x/.wh..wh.nf"));
+        assert_eq!(Marks::Kernel.stored_path(path), path);
     }
 
     #[test]

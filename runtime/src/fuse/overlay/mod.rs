@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use self::filesystem::OverlayFs;
 pub use self::marks::Marks;
+pub(crate) use self::marks::Meaning;
 use self::stack::Overlay;
 use self::upper::Upper;
 pub use self::upper::takes_kernel_marks;

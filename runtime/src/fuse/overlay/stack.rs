@@ -9,14 +9,14 @@ use fuser::{FileAttr, FileType, INodeNo};
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag};
 
+use super::super::attr;
 use super::super::blocks::Blocks;
 use super::super::reader::Reader;
 use super::super::server::Owners;
-use super::super::{attr, xattr};
 use super::links::Links;
-use super::marks::OPAQUE_XATTR;
 use super::node::{Identity, Node, Place, ROOT, Table};
 use super::upper::{Found, Upper, kind};
+use crate::extract::merge::{self, HAS_MARKED};
 use crate::squashfs::{FileKind, Inode, Kind};
 
 /// Most directories of the upper directory that are kept open.
@@ -125,12 +125,16 @@ impl Overlay {
     }
 
     fn is_opaque(&self, place: Place, inode: &Inode) -> Result<bool, Errno> {
-        if inode.xattr.is_none() {
-            return Ok(false);
-        }
-        let archive = &self.blocks.layers()[place.layer];
-        let value = xattr::value(archive, inode, &Owners::Real, OPAQUE_XATTR.as_bytes());
-        Ok(value.map_err(|error| self.damaged(place.layer, &error))?.as_deref() == Some(b"y"))
+        Ok(self.mark(place, inode)?.as_deref() == Some(b"y"))
+    }
+
+    /// Whether whiteouts in a directory of a layer may be files with an attribute that says so.
+    pub(super) fn holds_marked(&self, place: Place, inode: &Inode) -> Result<bool, Errno> {
+        Ok(self.mark(place, inode)?.as_deref() == Some(HAS_MARKED))
+    }
+
+    fn mark(&self, place: Place, inode: &Inode) -> Result<Option<Vec<u8>>, Errno> {
+        merge::mark(&self.blocks.layers()[place.layer], inode).map_err(|error| self.damaged(place.layer, &error))
     }
 
     /// What these directories have at a name, the topmost first.
@@ -146,7 +150,8 @@ impl Overlay {
             if !found.is_empty() && !is_directory {
                 break;
             }
-            if entry.kind == FileKind::CharDevice && self.is_lower_whiteout(place)? {
+            let marked = || self.holds_marked(*directory, &inode);
+            if self.is_lower_whiteout(entry.kind, place, marked)? {
                 return Ok(Below::Whiteout);
             }
             found.push(place);
@@ -157,8 +162,19 @@ impl Overlay {
         Ok(if found.is_empty() { Below::Nothing } else { Below::Inodes(found) })
     }
 
-    pub(super) fn is_lower_whiteout(&self, place: Place) -> Result<bool, Errno> {
-        Ok(matches!(self.inode(place)?.kind, Kind::CharDevice { rdev: 0 }))
+    /// Whether something of this kind in a directory of a layer is a whiteout. `marked` tells whether files may be.
+    pub(super) fn is_lower_whiteout(
+        &self,
+        kind: FileKind,
+        place: Place,
+        marked: impl FnOnce() -> Result<bool, Errno>,
+    ) -> Result<bool, Errno> {
+        match kind {
+            FileKind::CharDevice => Ok(merge::is_whiteout(&self.inode(place)?)),
+            FileKind::File if marked()? => merge::is_marked(&self.blocks.layers()[place.layer], &self.inode(place)?)
+                .map_err(|error| self.damaged(place.layer, &error)),
+            _ => Ok(false),
+        }
     }
 
     /// Whether the layers below a directory have this name, so that removing it takes a whiteout.

@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 
 use crate::image::declared::{
-    Alias, Connection, Declared, Hook, HookKind, Layout, LayoutKind, Plug, Port, Publisher, Service, Slot,
+    Alias, Connection, Declared, Hook, HookKind, Identity, Layout, LayoutKind, Plug, Port, Publisher, Service, Slot,
 };
 use crate::image::{Digest, NamedBit};
 
@@ -40,6 +40,7 @@ struct ServiceV3 {
     name: String,
     words: Vec<Vec<u8>>,
     enabled: bool,
+    listens: Vec<u16>,
 }
 
 #[derive(Encode, Decode)]
@@ -47,6 +48,7 @@ struct PortV3 {
     host: u16,
     guest: u16,
     udp: bool,
+    service: Option<String>,
 }
 
 #[derive(Encode, Decode)]
@@ -79,13 +81,16 @@ struct PlugV3 {
 struct ConnectionV3 {
     plug: String,
     file: Vec<u8>,
-    slot: Option<String>,
-    identity: [u8; 32],
+    slot: String,
+    image: [u8; 16],
+    layers: [u8; 32],
+    shared: [u8; 32],
 }
 
 #[derive(Encode, Decode)]
 struct PublisherV3 {
     key: [u8; 32],
+    program: [u8; 32],
     signature: [u8; 64],
 }
 
@@ -117,13 +122,18 @@ impl From<&Declared> for DeclaredV3 {
             plug: connection.plug.clone(),
             file: connection.file.clone(),
             slot: connection.slot.clone(),
-            identity: connection.identity.0,
+            image: connection.identity.image,
+            layers: connection.identity.layers.0,
+            shared: connection.identity.slot.0,
         };
         let service = |service: &Service| ServiceV3 {
             name: service.name.clone(),
             words: service.words.clone(),
             enabled: service.enabled,
+            listens: service.listens.clone(),
         };
+        let port =
+            |port: &Port| PortV3 { host: port.host, guest: port.guest, udp: port.udp, service: port.service.clone() };
         Self {
             layouts: declared.layouts.iter().map(layout).collect(),
             aliases: declared
@@ -132,11 +142,7 @@ impl From<&Declared> for DeclaredV3 {
                 .map(|alias| AliasV3 { name: alias.name.clone(), words: alias.words.clone() })
                 .collect(),
             services: declared.services.iter().map(service).collect(),
-            ports: declared
-                .ports
-                .iter()
-                .map(|port| PortV3 { host: port.host, guest: port.guest, udp: port.udp })
-                .collect(),
+            ports: declared.ports.iter().map(port).collect(),
             hooks: declared
                 .hooks
                 .iter()
@@ -146,9 +152,11 @@ impl From<&Declared> for DeclaredV3 {
             plugs: declared.plugs.iter().map(plug).collect(),
             connections: declared.connections.iter().map(connection).collect(),
             version: declared.version.clone(),
-            publisher: declared
-                .publisher
-                .map(|publisher| PublisherV3 { key: publisher.key, signature: publisher.signature }),
+            publisher: declared.publisher.map(|publisher| PublisherV3 {
+                key: publisher.key,
+                program: publisher.program.0,
+                signature: publisher.signature,
+            }),
         }
     }
 }
@@ -190,7 +198,7 @@ impl TryFrom<DeclaredV3> for Declared {
             plug: wire.plug,
             file: wire.file,
             slot: wire.slot,
-            identity: Digest(wire.identity),
+            identity: Identity { image: wire.image, layers: Digest(wire.layers), slot: Digest(wire.shared) },
         };
         Ok(Self {
             layouts: wire.layouts.into_iter().map(layout).collect::<Result<_, _>>()?,
@@ -198,19 +206,28 @@ impl TryFrom<DeclaredV3> for Declared {
             services: wire
                 .services
                 .into_iter()
-                .map(|service| Service { name: service.name, words: service.words, enabled: service.enabled })
+                .map(|service| Service {
+                    name: service.name,
+                    words: service.words,
+                    enabled: service.enabled,
+                    listens: service.listens,
+                })
                 .collect(),
             ports: wire
                 .ports
                 .into_iter()
-                .map(|port| Port { host: port.host, guest: port.guest, udp: port.udp })
+                .map(|port| Port { host: port.host, guest: port.guest, udp: port.udp, service: port.service })
                 .collect(),
             hooks: wire.hooks.into_iter().map(hook).collect::<Result<_, _>>()?,
             slots: wire.slots.into_iter().map(slot).collect(),
             plugs: wire.plugs.into_iter().map(plug).collect(),
             connections: wire.connections.into_iter().map(connection).collect(),
             version: wire.version,
-            publisher: wire.publisher.map(|publisher| Publisher { key: publisher.key, signature: publisher.signature }),
+            publisher: wire.publisher.map(|publisher| Publisher {
+                key: publisher.key,
+                program: Digest(publisher.program),
+                signature: publisher.signature,
+            }),
         })
     }
 }

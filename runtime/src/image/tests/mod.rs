@@ -11,7 +11,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::declared::{
-    Alias, Connection, Declared, Hook, HookKind, Layout, LayoutKind, Plug, Port, Publisher, Service, Slot,
+    Alias, Connection, Declared, Hook, HookKind, Identity, Layout, LayoutKind, Plug, Port, Publisher, Service, Slot,
 };
 use super::*;
 
@@ -39,7 +39,7 @@ pub const FACTS: LayerFacts = LayerFacts { kind: LayerKind::Squashfs, inodes: 3,
 
 /// Bytes at the end of [`config`] that version 2 and version 3 added.
 pub const STARTUP_LEN: usize = 11;
-pub const DECLARED_LEN: usize = 361;
+pub const DECLARED_LEN: usize = 447;
 
 /// A config that uses every field.
 pub fn config() -> Config {
@@ -66,8 +66,13 @@ pub fn config() -> Config {
                 replace: true,
             }],
             aliases: vec![Alias { name: "foo".to_owned(), words: vec![b"/bin/foo".to_vec()] }],
-            services: vec![Service { name: "web".to_owned(), words: vec![b"/bin/web".to_vec()], enabled: true }],
-            ports: vec![Port { host: 8080, guest: 80, udp: true }],
+            services: vec![Service {
+                name: "web".to_owned(),
+                words: vec![b"/bin/web".to_vec()],
+                enabled: true,
+                listens: vec![80],
+            }],
+            ports: vec![Port { host: 8080, guest: 80, udp: true, service: Some("web".to_owned()) }],
             hooks: vec![Hook { kind: HookKind::Remove, words: vec![b"/bin/hook".to_vec()] }],
             slots: vec![Slot {
                 name: "libs".to_owned(),
@@ -88,11 +93,11 @@ pub fn config() -> Config {
             connections: vec![Connection {
                 plug: "libs".to_owned(),
                 file: b"/p".to_vec(),
-                slot: Some("libs".to_owned()),
-                identity: Digest([4; 32]),
+                slot: "libs".to_owned(),
+                identity: Identity { image: [9; 16], layers: Digest([4; 32]), slot: Digest([7; 32]) },
             }],
             version: Some("2.0".to_owned()),
-            publisher: Some(Publisher { key: [5; 32], signature: [6; 64] }),
+            publisher: Some(Publisher { key: [5; 32], program: Digest([7; 32]), signature: [6; 64] }),
         },
         layers: Vec::new(),
     }
