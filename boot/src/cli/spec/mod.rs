@@ -2,6 +2,7 @@
 
 mod alias;
 mod content;
+mod hook;
 mod key;
 mod layers;
 mod layout;
@@ -100,6 +101,7 @@ pub const COMMANDS: &[Spec] = &[
     },
     key::KEY,
     alias::ALIAS,
+    hook::HOOK,
     settings::PERMS,
     settings::ENV,
     settings::BIND,
@@ -111,6 +113,8 @@ pub const COMMANDS: &[Spec] = &[
     settings::CASEFOLD,
     settings::REMOTE,
     services::PORT,
+    services::SERVICE,
+    content::CONTENT,
     content::CONTENT,
     services::SERVICE,
     layers::LAYER,
