@@ -13,6 +13,7 @@ from commands import exec_section, pipe_section
 from instances import instances_section
 from instructions import instructions
 from layers import layers
+from layouts import layouts
 from memory import memory
 from ports import ports
 from read import read
@@ -30,6 +31,7 @@ SECTIONS = {
     "instances": instances_section,
     "settings": settings,
     "layers": layers,
+    "layouts": layouts,
     "ports": ports,
     "write": write,
     "cold": cold,
