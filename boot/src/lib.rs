@@ -13,6 +13,7 @@ pub mod doctor;
 mod draft;
 pub mod extract;
 mod fetch;
+mod hook;
 mod host_program;
 pub mod inspect;
 pub mod instance;

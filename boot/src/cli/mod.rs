@@ -81,6 +81,7 @@ pub fn dispatch(invocation: &Invocation, roles: Roles, build: Build) -> Result<i
         "key" => crate::key::run(invocation, rest),
         "port" => crate::port::run(invocation, rest),
         "service" => crate::service::run(invocation, rest, roles, build),
+        "hook" => crate::hook::run(invocation, rest, roles, build),
         "alias" => crate::alias::run(invocation, rest),
         "portal" => crate::portal::configure::run(invocation, rest),
         "perms" => settings::sets::perms(invocation, rest),

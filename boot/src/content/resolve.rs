@@ -13,6 +13,8 @@ use runtime::publisher::{PublicKey, verified_publisher};
 use super::producer::Producer;
 use super::supply::Supply;
 use super::{beside, connect, declare};
+use crate::fetch::{self, Wanted};
+use crate::launch::data;
 use crate::launch::facts::{self, Caller, Facts};
 use crate::{Failure, Invocation, Message, agreement, report};
 
@@ -176,6 +178,26 @@ impl<'a> Search<'a> {
         None
     }
 
+    /// The default provider from below the remote URL, if the image has one. It has the digest of the plug, or the same
+    /// publisher.
+    fn fetched(&self, plug: &Plug, provider: &[u8]) -> Result<Option<PathBuf>, Failure> {
+        let Some(remote) = self.invocation.image.config.remote.as_deref() else { return Ok(None) };
+        let data = data::prepare_of(self.invocation, self.caller, self.invocation.installation.key.as_ref())?;
+        let wanted = Wanted {
+            remote: Some(remote),
+            path: provider,
+            digest: plug.digest,
+            publisher: self.publisher(),
+            data: &data,
+            agreed: false,
+        };
+        let why = |error: Failure| {
+            let why = runtime::error::chain(error.as_ref());
+            Message::boxed(format!("the plug '{}' (content '{}') has no producer: {why}", plug.name, plug.content))
+        };
+        fetch::provider(&wanted).map(Some).map_err(why)
+    }
+
     fn publisher(&self) -> Option<PublicKey> {
         verified_publisher(&self.invocation.image)
     }
@@ -188,11 +210,17 @@ impl<'a> Search<'a> {
         looked: &mut Vec<String>,
     ) -> Result<Option<Found>, Without> {
         let path = facts::directory(&self.invocation.path).join(OsStr::from_bytes(provider));
-        if !path.exists() {
-            looked.push(format!("its default provider {} does not exist", path.display()));
+        let name = &plug.name;
+        let fetched = if path.exists() { None } else { self.fetched(plug, provider)? };
+        if fetched.is_none() && !path.exists() {
+            looked.push(format!(
+                "its default provider {} does not exist, and there is no remote URL to fetch it from (fim-remote set URL)",
+                path.display()
+            ));
             return Ok(None);
         }
-        let name = &plug.name;
+        let checked = fetched.is_some();
+        let path = fetched.unwrap_or(path);
         let failed = |why: &dyn std::fmt::Display| {
             Message::boxed(format!(
                 "the default provider {} of the plug '{name}' (content '{}') cannot be used: {why}",
@@ -202,7 +230,7 @@ impl<'a> Search<'a> {
         };
         let producer = self.open(&path)?;
         let slot = producer.slot(plug, None).map_err(|unfit| failed(&unfit))?;
-        if self.publisher().is_some() && producer.publisher() == self.publisher() {
+        if checked || self.publisher().is_some() && producer.publisher() == self.publisher() {
             return Ok(Some((producer, slot)));
         }
         let question = format!("Connect the plug '{name}' (content '{}') to {}?", plug.content, path.display());

@@ -2,6 +2,7 @@
 
 mod alias;
 mod content;
+mod hook;
 mod key;
 mod layers;
 mod layout;
@@ -100,6 +101,7 @@ pub const COMMANDS: &[Spec] = &[
     },
     key::KEY,
     alias::ALIAS,
+    hook::HOOK,
     settings::PERMS,
     settings::ENV,
     settings::BIND,
