@@ -90,9 +90,11 @@ fn exchange(address: IpAddr, port: u16, bytes: &[u8]) -> Vec<u8> {
     })
 }
 
-/// How a connection ends that says nothing.
+/// How a connection ends that says nothing. One that is reset at once may be so before connect(2) has returned.
 fn end_of(port: u16) -> std::io::Result<usize> {
-    connect(LOOPBACK[0], port).read(&mut [0])
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(LOOPBACK[0], port), DEADLINE)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    stream.read(&mut [0])
 }
 
 fn is_free(port: u16) -> bool {
