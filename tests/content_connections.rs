@@ -3,8 +3,10 @@
 mod harness;
 
 use std::fs;
+use std::sync::Arc;
 
 use harness::content::{connect, consumer, content, image, on, producer, waiting};
+use harness::http::{Answer, Server};
 use harness::{FIM, Terminal, TestCommand, World, world};
 use serde_json::{Value, json};
 
@@ -295,4 +297,42 @@ fn what_is_declared_and_connected_can_be_listed() {
     let expected = json!([{"content": "c", "file": file.to_str(), "plug": "p", "problem": null, "slot": "s"}]);
     assert_eq!(connections(), expected);
     assert_eq!(content(&world, &["connections"]).prints(), format!("p:c:{}:s", file.display()));
+}
+
+#[test]
+fn a_default_provider_is_fetched_from_the_remote_url() {
+    let world = World::new();
+    image(&world, "provider", &[("d/f", "fetched")], &[]);
+    on(&world, "provider", &["fim-content", "slot", "s", "--content", "c", "--read", "$SNAP/d"]).run().succeeds();
+    let bytes = Arc::new(fs::read(world.path("provider")).unwrap());
+    let digest = blake3::hash(&bytes).to_hex().to_string();
+    fs::remove_file(world.path("provider")).unwrap();
+    let server = Server::start(Answer::Content(bytes));
+    world.app(&["fim-remote", "set", &server.url()]).run().succeeds();
+    let plug = |digest: &str| {
+        content(
+            &world,
+            &["plug", "p", "--content", "c", "--target", "$SNAP/x", "--default-provider", "libs/l.flatimage"],
+        )
+        .args(["--digest", digest])
+        .run()
+        .succeeds();
+    };
+    // Whatever else there is under that name is not used.
+    plug(&"0".repeat(64));
+    let refused = world.sh("true").env("FIM_FETCH", "1");
+    refused.fails_naming(&["the plug 'p' (content 'c') has no producer", "libs/l.flatimage", "digest"]);
+    content(&world, &["unplug", "p"]).run().succeeds();
+    plug(&digest);
+    server.requests();
+    // Nothing is fetched without consent, or to be listed.
+    world.sh("true").fails_naming(&["has no producer", "nobody can be asked", "FIM_FETCH=1", "fim-content connect p"]);
+    let listed = content(&world, &["connections"]).prints();
+    assert!(listed.contains("a start would ask to fetch it") && server.requests().is_empty(), "{listed}");
+    assert_eq!(world.sh("cat /x/f").env("FIM_FETCH", "1").prints(), "fetched");
+    assert_eq!(server.requests().len(), 1);
+    // Once, and for good.
+    assert_eq!(world.sh("cat /x/f").prints(), "fetched");
+    assert!(server.requests().is_empty());
+    assert!(content(&world, &["connections"]).prints().contains(".app.flatimage.data/fetched/"));
 }

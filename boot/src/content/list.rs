@@ -85,7 +85,7 @@ struct Line {
 pub(super) fn connections(invocation: &Invocation, as_json: bool) -> Result<i32, Failure> {
     let caller = facts::caller();
     // Nobody is asked: this is no start.
-    let mut search = Search::new(invocation, &caller, false);
+    let mut search = Search::new(invocation, &caller);
     let mut lines = Vec::new();
     for plug in &invocation.image.config.declared.plugs {
         let line =

@@ -25,6 +25,8 @@ type Found = (Rc<Producer>, Slot);
 pub(super) struct Search<'a> {
     invocation: &'a Invocation,
     caller: &'a Caller,
+    /// Whether this is for a start, which fetches what is missing.
+    fetches: bool,
     /// Whether somebody can be asked.
     asks: bool,
     /// Those that were opened, so that one which serves several plugs is mounted once.
@@ -55,7 +57,7 @@ pub(crate) fn resolve(invocation: &Invocation, facts: &Facts) -> Result<Vec<Supp
         return Ok(Vec::new());
     }
     let asks = facts.foreground && facts.terminals[0] && facts.terminals[2];
-    let mut search = Search::new(invocation, &facts.caller, asks);
+    let mut search = Search { asks, fetches: true, ..Search::new(invocation, &facts.caller) };
     let mut supplies = Vec::new();
     for plug in plugs {
         let target = declare::target(plug)?;
@@ -76,8 +78,9 @@ pub(crate) fn resolve(invocation: &Invocation, facts: &Facts) -> Result<Vec<Supp
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(invocation: &'a Invocation, caller: &'a Caller, asks: bool) -> Self {
-        Self { invocation, caller, asks, open: Vec::new() }
+    /// One that only looks.
+    pub(super) fn new(invocation: &'a Invocation, caller: &'a Caller) -> Self {
+        Self { invocation, caller, asks: false, fetches: false, open: Vec::new() }
     }
 
     /// The slots that serve a plug.
@@ -178,26 +181,6 @@ impl<'a> Search<'a> {
         None
     }
 
-    /// The default provider from below the remote URL, if the image has one. It has the digest of the plug, or the same
-    /// publisher.
-    fn fetched(&self, plug: &Plug, provider: &[u8]) -> Result<Option<PathBuf>, Failure> {
-        let Some(remote) = self.invocation.image.config.remote.as_deref() else { return Ok(None) };
-        let data = data::prepare_of(self.invocation, self.caller, self.invocation.installation.key.as_ref())?;
-        let wanted = Wanted {
-            remote: Some(remote),
-            path: provider,
-            digest: plug.digest,
-            publisher: self.publisher(),
-            data: &data,
-            agreed: false,
-        };
-        let why = |error: Failure| {
-            let why = runtime::error::chain(error.as_ref());
-            Message::boxed(format!("the plug '{}' (content '{}') has no producer: {why}", plug.name, plug.content))
-        };
-        fetch::provider(&wanted).map(Some).map_err(why)
-    }
-
     fn publisher(&self) -> Option<PublicKey> {
         verified_publisher(&self.invocation.image)
     }
@@ -209,18 +192,15 @@ impl<'a> Search<'a> {
         provider: &[u8],
         looked: &mut Vec<String>,
     ) -> Result<Option<Found>, Without> {
-        let path = facts::directory(&self.invocation.path).join(OsStr::from_bytes(provider));
+        let beside = facts::directory(&self.invocation.path).join(OsStr::from_bytes(provider));
+        let (path, fetched) = if beside.exists() {
+            (beside, false)
+        } else {
+            looked.push(format!("its default provider {} does not exist", beside.display()));
+            let Some(path) = self.fetched(plug, provider, looked) else { return Ok(None) };
+            (path, true)
+        };
         let name = &plug.name;
-        let fetched = if path.exists() { None } else { self.fetched(plug, provider)? };
-        if fetched.is_none() && !path.exists() {
-            looked.push(format!(
-                "its default provider {} does not exist, and there is no remote URL to fetch it from (fim-remote set URL)",
-                path.display()
-            ));
-            return Ok(None);
-        }
-        let checked = fetched.is_some();
-        let path = fetched.unwrap_or(path);
         let failed = |why: &dyn std::fmt::Display| {
             Message::boxed(format!(
                 "the default provider {} of the plug '{name}' (content '{}') cannot be used: {why}",
@@ -230,7 +210,12 @@ impl<'a> Search<'a> {
         };
         let producer = self.open(&path)?;
         let slot = producer.slot(plug, None).map_err(|unfit| failed(&unfit))?;
-        if checked || self.publisher().is_some() && producer.publisher() == self.publisher() {
+        if self.publisher().is_some() && producer.publisher() == self.publisher() {
+            return Ok(Some((producer, slot)));
+        }
+        // Who had it fetched has agreed to it.
+        if fetched {
+            connect::store(self.invocation, plug, &producer, &slot, false)?;
             return Ok(Some((producer, slot)));
         }
         let question = format!("Connect the plug '{name}' (content '{}') to {}?", plug.content, path.display());
@@ -242,5 +227,33 @@ impl<'a> Search<'a> {
         }
         connect::store(self.invocation, plug, &producer, &slot, false)?;
         Ok(Some((producer, slot)))
+    }
+
+    /// The default provider from below the remote URL of the image, where there is one, in the data directory.
+    fn fetched(&self, plug: &Plug, provider: &[u8], looked: &mut Vec<String>) -> Option<PathBuf> {
+        let remote = self.invocation.image.config.remote.as_deref();
+        match remote {
+            None => {
+                looked.push("there is no remote URL to fetch it from (fim-remote set URL)".to_owned());
+                return None;
+            }
+            Some(remote) if !self.fetches => {
+                looked.push(format!("a start would ask to fetch it from below {remote}"));
+                return None;
+            }
+            Some(_) => {}
+        }
+        let key = self.invocation.installation.key.as_ref();
+        let fetched = data::prepare_of(self.invocation, self.caller, key).and_then(|data| {
+            fetch::provider(&Wanted {
+                remote,
+                path: provider,
+                digest: plug.digest,
+                publisher: self.publisher(),
+                data: &data,
+                agreed: false,
+            })
+        });
+        fetched.map_err(|error| looked.push(runtime::error::chain(error.as_ref()))).ok()
     }
 }
