@@ -332,3 +332,45 @@ fn fetches_at_once_are_one() {
     remote.assert_complete(&printed[0]);
     assert_eq!(remote.server.requests().len(), 1);
 }
+
+#[test]
+fn a_start_fetches_the_default_provider_of_a_plug() {
+    let world = World::new();
+    let tree = world.path("tree");
+    fs::create_dir_all(tree.join("lib")).unwrap();
+    fs::write(tree.join("lib/zero"), "library\n").unwrap();
+    let provider = world.path("provider");
+    world::build(&tree, &provider, &["--boot", "none"]).succeeds().quietly();
+    let slot = ["fim-content", "slot", "libs", "--read", "$FIM_ROOT_DIR/lib"];
+    world.equip(TestCommand::new(&provider)).args(slot).run().succeeds();
+    let bytes = Arc::new(fs::read(&provider).unwrap());
+    fs::remove_file(&provider).unwrap();
+    let server = Server::start(Answer::Content(Arc::clone(&bytes)));
+    let plug = |options: &[&str]| {
+        let words =
+            ["fim-content", "plug", "libs", "--target", "$FIM_ROOT_DIR/libs", "--default-provider", "x/libs.flatimage"];
+        world.app(&words).args(options).run().succeeds();
+    };
+    plug(&["--digest", blake3::hash(&bytes).to_hex().as_str()]);
+    let look = || world.sh("cat /libs/zero");
+    look().fails_naming(&["the plug 'libs'", "does not exist", "no remote URL", "fim-remote set URL"]);
+    world.app(&["fim-remote", "set", &server.url()]).run().succeeds();
+    look().fails_naming(&["the plug 'libs'", "nobody can be asked", "FIM_FETCH=1"]);
+    assert_eq!(server.requests(), []);
+    // Ahead of a start, with the plug's digest; then no server is needed.
+    world.app(&["fim-remote", "fetch", "x/libs.flatimage", "--yes"]).run().succeeds();
+    assert_eq!(server.requests(), [("/x/libs.flatimage".to_owned(), None)]);
+    assert_eq!(look().prints(), "library");
+    world.wait_for_end();
+    world.app(&["fim-data", "clear", "--yes"]).run().succeeds();
+    assert_eq!(look().env("FIM_FETCH", "1").prints(), "library");
+    assert_eq!(server.requests().len(), 1);
+    drop(server);
+    assert_eq!(look().prints(), "library");
+    // One that is optional is done without, and said.
+    world.wait_for_end();
+    world.app(&["fim-data", "clear", "--yes"]).run().succeeds();
+    world.app(&["fim-content", "unplug", "libs"]).run().succeeds();
+    plug(&["--digest", &"0".repeat(64), "--optional"]);
+    world.sh("echo runs").run().succeeds().with_stdout("runs\n").complains_of(&["'libs'", "was not fetched"]);
+}

@@ -126,16 +126,17 @@ fn clear(invocation: &Invocation, yes: bool) -> Result<i32, Failure> {
     }
     // In one step, or the next start would show half of it.
     reset::empty(&alone)?;
-    remove(&alone)?;
+    remove(&alone, &[&["root", "work"][..], &OURS].concat())?;
     cli::print(&format!("Removed the data in {shown}\n")).map(|()| 0)
 }
 
-fn remove(alone: &Exclusive) -> Result<(), Failure> {
+/// Removes what has these names in a data directory, whoever owns it there.
+///
+/// # Errors
+/// What cannot be removed.
+pub(crate) fn remove(alone: &Exclusive, names: &[&str]) -> Result<(), Failure> {
     let directory = &alone.data.path;
-    let work = || {
-        let names = ["root", "work"].into_iter().chain(OURS);
-        names.map(|name| directory.join(name)).try_for_each(|path| gone(&path)).map(|()| String::new())
-    };
+    let work = || names.iter().try_for_each(|name| gone(&directory.join(name))).map(|()| String::new());
     alone.data.inside(work)?.end().map(drop).map_err(Message::boxed)
 }
 

@@ -104,6 +104,10 @@ pub fn to_json(image: &Image, standing: Standing) -> Value {
         let command: Vec<_> = alias.words.iter().map(|word| text(word)).collect();
         json!({ "command": command, "name": alias.name })
     });
+    let hooks = config.declared.hooks.iter().map(|hook| {
+        let command = hook.words.iter().map(|word| text(word)).collect::<Vec<_>>();
+        (hook.kind.name().to_owned(), json!(command))
+    });
     let binds = config.binds.iter().map(|bind| {
         json!({
             "dst": text(&bind.dst), "required": bind.required, "src": text(&bind.src), "type": bind.kind.name(),
@@ -127,6 +131,7 @@ pub fn to_json(image: &Image, standing: Standing) -> Value {
             "casefold": config.casefold,
             "desktop": desktop,
             "env": env,
+            "hooks": hooks.collect::<Map<_, _>>(),
             "icon": config.icon.as_ref().map(|icon| json!({ "extension": icon.extension, "layer": icon.layer })),
             "name": config.name,
             "notify": config.notify,
@@ -201,6 +206,10 @@ fn write_text(image: &Image, standing: Standing, out: &mut dyn Write) -> io::Res
     }
     for bind in &config.binds {
         writeln!(out, "bind:         {} {} {}", bind.kind.name(), text(&bind.src), text(&bind.dst))?;
+    }
+    for hook in &config.declared.hooks {
+        let words = hook.words.iter().map(|word| text(word)).collect::<Vec<_>>();
+        writeln!(out, "hook:         {} {}", hook.kind.name(), words.join(" "))?;
     }
     for alias in &config.declared.aliases {
         let words = alias.words.iter().map(|word| text(word)).collect::<Vec<_>>();

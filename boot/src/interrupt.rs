@@ -40,6 +40,12 @@ impl Interrupt {
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
+    /// Lets the signals through, in a process that was forked while they were held.
+    pub(crate) fn let_through(&self) {
+        // Unblocking a valid set does not fail.
+        let _ = self.held.thread_unblock();
+    }
+
     /// Waits until one of the signals comes or `other` is readable; whether a signal has come.
     pub(crate) fn comes_before(&self, other: &impl AsFd) -> bool {
         let mut fds = [self.fd.as_fd(), other.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
@@ -50,8 +56,8 @@ impl Interrupt {
 
 impl Drop for Interrupt {
     fn drop(&mut self) {
-        // Ends the program here when a signal is pending. Unblocking a valid set does not fail.
-        let _ = self.held.thread_unblock();
+        // Ends the program here when a signal is pending.
+        self.let_through();
     }
 }
 

@@ -29,6 +29,7 @@ pub mod probe;
 pub mod progress;
 pub mod publisher;
 pub mod request;
+pub mod root;
 pub mod sandbox;
 pub mod session;
 pub mod source;

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use runtime::image::declared::{Alias, Declared};
 use runtime::image::{self, Config};
-use runtime::installation::{IMAGE, Key};
+use runtime::installation::Key;
 use serde_json::json;
 
 use directory::Directory;
@@ -19,7 +19,7 @@ use launcher::{Launcher, Owner};
 use crate::launch::data;
 use crate::launch::facts::{self, Caller};
 use crate::settings::{bytes, invalid_operation, json_flag, no_more, operation, print_json, text};
-use crate::{Failure, Invocation, Message, cli, inspect, publisher};
+use crate::{Failure, Invocation, Message, cli, key, publisher};
 
 /// Whether a command line is about the launchers of this image's installations, also of one that has another image.
 pub(crate) fn manages(args: &[OsString]) -> bool {
@@ -44,7 +44,8 @@ pub(crate) fn run(invocation: &Invocation, words: &[OsString]) -> Result<i32, Fa
         "enable" => {
             no_more("alias", rest)?;
             let caller = facts::caller();
-            enable(&caller, owner(invocation)?, &declared(invocation, &caller)?).map(|()| 0)
+            enable(&caller, owner(invocation)?, &key::declared(invocation, data::existing(invocation, &caller))?)
+                .map(|()| 0)
         }
         "list" => list(invocation, json_flag("alias", rest)?),
         "remove" => {
@@ -80,16 +81,6 @@ fn owner(invocation: &Invocation) -> Result<Owner, Failure> {
         ));
     }
     Ok(Owner { image: invocation.path.clone(), key: invocation.installation.key.clone() })
-}
-
-/// What the image of the installation declares, which may be another one than this.
-fn declared(invocation: &Invocation, caller: &Caller) -> Result<Declared, Failure> {
-    let holder = data::existing(invocation, caller).map(|data| data.join(IMAGE));
-    let link = holder.map(|holder| holder.join(invocation.path.file_name().unwrap_or_default()));
-    match link.filter(|link| link.is_symlink()) {
-        Some(link) => Ok(inspect::open(&link)?.config.declared),
-        None => Ok(invocation.image.config.declared.clone()),
-    }
 }
 
 /// Makes launchers, all or none.

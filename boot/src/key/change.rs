@@ -3,22 +3,27 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::process::Command;
 
 use runtime::copy::Copier;
 use runtime::emulation::ledger;
+use runtime::image::NamedBit;
+use runtime::image::declared::HookKind;
 use runtime::installation::belongs_to;
 use runtime::installation::revision::Revision;
 use runtime::installation::{IMAGE, Key, link_name};
 use runtime::session::service::SERVICES;
 
+use super::declared;
 use super::keys::{self, Idle, Keys, Link, no_such};
 use crate::launch::facts::{self, Caller};
-use crate::launch::{data, exclusive, rung};
+use crate::launch::{data, exclusive, hooks, rung};
 use crate::{Failure, Invocation, Message, alias, cli, report};
 
 /// What of a data directory is a session's, or the data of others. Owners that are remembered go by objects, and are taken
 /// over with them.
-const LEFT_OUT: [&str; 10] = [
+const LEFT_OUT: [&str; 11] = [
+    hooks::LOCK,
     SERVICES,
     "work",
     "start.lock",
@@ -124,8 +129,11 @@ pub(super) fn reset(invocation: &Invocation, key: &Key) -> Result<i32, Failure> 
     Ok(0)
 }
 
-/// Removes an installation with its data, its settings and its link.
-pub(super) fn remove(invocation: &Invocation, key: &Key) -> Result<i32, Failure> {
+/// Removes an installation with its data, its settings, its aliases and its link. With `force`, without its hook.
+pub(super) fn remove(invocation: &Invocation, key: &Key, force: bool) -> Result<i32, Failure> {
+    if !force {
+        run_remove_hook(invocation, key)?;
+    }
     let removed = {
         let keys = Keys::lock(invocation, Some(key).filter(|key| !has_link(invocation, key)))?;
         let link = keys.link_state(key) == Link::Ours;
@@ -148,6 +156,26 @@ pub(super) fn remove(invocation: &Invocation, key: &Key) -> Result<i32, Failure>
     let mut line = invocation.installation.with_key(Some(key.clone())).instance_name();
     line.push(" removed\n");
     cli::print_bytes(line.as_encoded_bytes()).map(|()| 0)
+}
+
+/// Runs the hook that the image has for its removal, as the installation, when nothing else runs on it.
+fn run_remove_hook(invocation: &Invocation, key: &Key) -> Result<(), Failure> {
+    let Some(data) = data::existing_of(invocation, &facts::caller(), Some(key)) else { return Ok(()) };
+    // An image that is no more has no hook.
+    let hooks = declared(invocation, Some(data)).map(|declared| declared.hooks).unwrap_or_default();
+    if !hooks.iter().any(|hook| hook.kind == HookKind::Remove) {
+        return Ok(());
+    }
+    drop(Keys::lock(invocation, Some(key))?.idle(key)?);
+    let mut command = Command::new(&invocation.path);
+    command.args(["fim-key", "run", key.as_str(), "fim-hook", "run", HookKind::Remove.name()]);
+    let status = command.env_remove("FIM_INSTANCE_KEY").status().map_err(failed("start", &invocation.path))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Message::boxed(format!(
+        "the instance key '{key}' was not removed, for its remove hook has failed; fim-key remove {key} --force does without it"
+    )))
 }
 
 /// Has an installation use the files of the revision before again; `None` is the default installation.

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use runtime::image::{Config, NamedBit};
 use runtime::installation::revision::Revision;
-use runtime::installation::{Asked, IMAGE, Installation, Key, Own};
+use runtime::installation::{Asked, Installation, Key, Own};
 use serde_json::json;
 
+use super::select;
 use crate::instance::session::Session;
 use crate::launch::data;
 use crate::launch::facts::{self, Caller};
@@ -102,7 +103,7 @@ pub(crate) fn configurations(
 
 /// The image that a key has instead of this one.
 fn own_image(invocation: &Invocation, data: &Path) -> Option<PathBuf> {
-    fs::read_link(data.join(IMAGE).join(invocation.path.file_name().unwrap_or_default())).ok()
+    select::image_in(data, invocation).map(|(_, image)| image)
 }
 
 fn describe(invocation: &Invocation, entry: &Entry) -> serde_json::Value {

@@ -12,7 +12,7 @@ use runtime::installation::Key;
 
 pub(crate) use keys::LOCK;
 pub(crate) use list::configurations;
-pub(crate) use select::{choose, links, own_image, redirect, settle};
+pub(crate) use select::{choose, declared, links, own_image, redirect, settle};
 
 use crate::cli::help;
 use crate::cli::spec;
@@ -57,7 +57,12 @@ pub fn run(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> 
         "reset" => change::reset(invocation, &last_key(rest, &operation)?),
         "revert" if rest.is_empty() => change::revert(invocation, invocation.installation.key.as_ref()),
         "revert" => change::revert(invocation, Some(&last_key(rest, &operation)?)),
-        "remove" => change::remove(invocation, &last_key(rest, &operation)?),
+        "remove" => {
+            let (key, rest) = key(rest, &operation)?;
+            let force = rest.first().is_some_and(|word| word == "--force");
+            no_more("key", &rest[usize::from(force)..])?;
+            change::remove(invocation, &key, force)
+        }
         other => Err(invalid_operation("key", other)),
     }
 }

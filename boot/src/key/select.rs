@@ -6,12 +6,13 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use runtime::image::declared::Declared;
 use runtime::installation::{Asked, IMAGE, Installation, Own};
 use runtime::sys::inherited;
 
 use crate::launch::facts::Caller;
 use crate::launch::{data, facts};
-use crate::{Failure, Invocation, Message, alias};
+use crate::{Failure, Invocation, Message, alias, inspect};
 
 /// The installation, and the command line without what named it.
 ///
@@ -66,9 +67,25 @@ pub(crate) fn redirect(invocation: &Invocation) -> Result<(), Failure> {
 
 /// The link to the image that the key has instead of this one, and what it names.
 pub(crate) fn own_image(invocation: &Invocation, caller: &Caller) -> Option<(PathBuf, PathBuf)> {
-    let data = data::existing(invocation, caller)?;
+    image_in(&data::existing(invocation, caller)?, invocation)
+}
+
+/// As [`own_image`], of the key with this data directory.
+pub(super) fn image_in(data: &Path, invocation: &Invocation) -> Option<(PathBuf, PathBuf)> {
     let link = data.join(IMAGE).join(invocation.path.file_name().unwrap_or_default());
     std::fs::read_link(&link).ok().map(|target| (link, target))
+}
+
+/// What the image of the installation with this data directory declares, which may be another one than this.
+///
+/// # Errors
+/// When there is another one that cannot be read.
+pub(crate) fn declared(invocation: &Invocation, data: Option<PathBuf>) -> Result<Declared, Failure> {
+    let link = data.map(|data| data.join(IMAGE).join(invocation.path.file_name().unwrap_or_default()));
+    match link.filter(|link| link.is_symlink()) {
+        Some(link) => Ok(inspect::open(&link)?.config.declared),
+        None => Ok(invocation.image.config.declared.clone()),
+    }
 }
 
 /// Puts the settings of the installation in place of the image's.

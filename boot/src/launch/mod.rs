@@ -14,6 +14,7 @@ pub mod expansion;
 pub mod facts;
 mod former;
 pub mod grants;
+pub(crate) mod hooks;
 pub mod identity;
 mod ld_cache;
 mod lines;
@@ -113,7 +114,7 @@ impl Program {
 pub fn run(invocation: &Invocation, program: &Program, roles: Roles, build: Build) -> Result<i32, Failure> {
     // 1. Look at the host once; decide everything from that, the image and the command line. A detached start goes on
     //    in a daemon, of which this process only hears how it went.
-    let facts = look(invocation)?;
+    let facts = look_installed(invocation, program, roles, build)?;
     if program.detached {
         let id = detached(invocation, program, facts, roles, build)?;
         return crate::cli::print(&format!("{id}\n")).map(|()| 0);
@@ -135,7 +136,7 @@ pub(crate) fn run_service(
     let words = service.words.iter().cloned().map(OsString::from_vec).collect();
     let program = Program { words, detached: true, service: Some(service.name.clone()), ..Program::default() };
     // It does not depend on where it was started.
-    let facts = facts::Facts { cwd: None, ..look(invocation)? };
+    let facts = facts::Facts { cwd: None, ..look_installed(invocation, &program, roles, build)? };
     detached(invocation, &program, facts, roles, build).map(drop)
 }
 
@@ -162,6 +163,21 @@ fn detached(
             std::process::exit(outcome.unwrap_or(runtime::error::FAILURE))
         }
     }
+}
+
+/// The host as a start needs to know it whose installation has had its first hooks. An image without hooks has none.
+fn look_installed(
+    invocation: &Invocation,
+    program: &Program,
+    roles: Roles,
+    build: Build,
+) -> Result<facts::Facts, Failure> {
+    let facts = look(invocation)?;
+    if !is_ephemeral(program, &facts) && hooks::install(invocation, &facts, roles, build)? {
+        // There are data now, and what the hooks have changed.
+        return look(invocation);
+    }
+    Ok(facts)
 }
 
 /// The host as a start needs to know it.
@@ -304,6 +320,8 @@ impl Guest<'_> {
         sandbox.steps.extend(self.filter.iter().flat_map(|filter| filter.steps.iter().cloned()));
         sandbox.steps.extend(self.files.iter().cloned());
         sandbox.steps.extend(self.portal().map(|directory| crate::portal::bind(&directory)));
+        // Last: they show files of the installation, and nothing that comes after would be seen through them.
+        sandbox.steps.extend(self.plan.layouts.iter().cloned().map(Step::Layouts));
         sandbox
     }
 
@@ -416,7 +434,7 @@ impl Guest<'_> {
         };
         title::set("fim-owners", b"fim: owners of an instance");
         descriptor::detach_standard_streams().map_err(emulation)?;
-        emulator.begin(listener, mounts, &sandbox.passing()).map(Some).map_err(emulation)
+        emulator.begin(listener, mounts, &self.sandbox().passing()).map(Some).map_err(emulation)
     }
 }
 

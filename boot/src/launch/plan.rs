@@ -7,20 +7,22 @@ use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
 use runtime::image::declared::{Port, Service};
-use runtime::image::{Config, Permission};
+use runtime::image::{Config, NamedBit, Permission};
 use runtime::installation::revision::Revision;
 use runtime::instance::TerminalUse;
 use runtime::mount_server::MAX_LAYERS;
 use runtime::portal::PROGRAMS;
+use runtime::sandbox::layout::Layouts;
 use runtime::sandbox::plan::{Access, Account, Command, Fresh, Plan, Step};
 use runtime::session::registry::Kind;
 use runtime::spawn::TIME_ZONE_RULE;
 
 use super::facts::{self, Facts};
-use super::grants::{self, Grant};
+use super::grants::{self, Gift, Grant};
 use super::stacking::Stacking;
 use super::{Program, binds, environment, identity, joined_words, revision, terminal_use};
 use crate::content;
+use crate::layout::{self, plan::Shared};
 use crate::version::Build;
 
 /// A start that cannot be made.
@@ -50,6 +52,9 @@ pub enum Error {
         crate::port::shown(.0)
     )]
     PublishedOnHost(Port),
+    /// A layout that cannot be made.
+    #[error(transparent)]
+    Layout(#[from] layout::plan::Problems),
     /// An image without a layer has nothing to run.
     #[error("the image has no layer; build it again")]
     NoLayer,
@@ -74,6 +79,8 @@ pub struct LaunchPlan {
     pub namespaces: CloneFlags,
     /// What the instance sees.
     pub sandbox: Plan,
+    /// Files of the application at other places, which come last.
+    pub layouts: Option<Layouts>,
     /// What it runs.
     pub command: Command,
     /// Whether and how it gets a terminal.
@@ -125,6 +132,7 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
     namespaces.set(CloneFlags::CLONE_NEWNET, !network);
     let ports = ports(config, program, network)?;
     let stacking = Stacking::of(config, |name| facts.caller.variable(name));
+    let layouts = layouts(config, facts, &grants)?;
     Ok(LaunchPlan {
         stacking,
         shape: shape(config, build, stacking).into_iter().chain(content::shape(&facts.content)).collect(),
@@ -142,7 +150,8 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
         terminal: terminal_use(facts.terminals, facts.foreground),
         kind: if root { Kind::Root } else { Kind::Exec },
         words: joined_words(&program.words),
-        makes_points: !grants.is_empty() || !facts.binds.is_empty() || !facts.content.is_empty(),
+        makes_points: !grants.is_empty() || !facts.binds.is_empty() || !facts.content.is_empty() || layouts.is_some(),
+        layouts,
         grants,
         portal: config.portal.clone(),
         service: program.service.clone(),
@@ -171,6 +180,28 @@ fn ports(config: &Config, program: &Program, network: bool) -> Result<Vec<Port>,
 fn listens(config: &Config, program: &Program, network: bool) -> Vec<u16> {
     let is_this = |service: &&Service| program.service.as_ref() == Some(&service.name);
     config.declared.services.iter().find(is_this).filter(|_| network).map(|it| it.listens.clone()).unwrap_or_default()
+}
+
+/// The layouts, when there are any.
+fn layouts(config: &Config, facts: &Facts, grants: &[Grant]) -> Result<Option<Layouts>, layout::plan::Problems> {
+    let declared = &config.declared.layouts;
+    if declared.is_empty() {
+        return Ok(None);
+    }
+    layout::plan::plan(declared, &revision::places(&facts.revision.now), &shared(facts, grants)).map(Some)
+}
+
+/// What of the host the guest sees by binds and permissions.
+pub(crate) fn shared(facts: &Facts, grants: &[Grant]) -> Vec<Shared> {
+    let binds = facts.binds.iter().filter(|bind| bind.fault.is_none());
+    let binds = binds.map(|bind| Shared { path: bind.target.clone(), owner: format!("bind {}", bind.index) });
+    let granted = grants.iter().filter_map(|grant| match &grant.gift {
+        Gift::Mount { target, .. } => {
+            Some(Shared { path: target.clone(), owner: format!("the permission {}", grant.permission.name()) })
+        }
+        _ => None,
+    });
+    binds.chain(granted).collect()
 }
 
 /// The boot command reads the whole start-up set; of any other, what most programs read: the settings and libraries.

@@ -17,6 +17,7 @@ use runtime::sandbox::plan::{self, Access};
 use super::facts::Caller;
 use super::grants::OWN;
 use super::rung::Rung;
+use crate::layout::word::Places;
 use crate::{Failure, Message};
 
 /// Where the guest has them: on the instance's own tmpfs, at the same place for every key.
@@ -44,6 +45,17 @@ pub(crate) fn decide(places: impl Iterator<Item = PathBuf>, config: &Config) -> 
         }
     }
     Ok(Step::decide(None, content(config)))
+}
+
+/// Where the guest has them.
+pub(crate) fn places(revision: &Revision) -> Places {
+    let data = |directory: &str| Path::new(DATA).join(directory).join(KINDS[0].0);
+    Places { root: ROOT.into(), data: data(&revision.current.to_string()), common: data(COMMON) }
+}
+
+/// Where on the host a path below one of [`places`] lies, for an installation with this data directory.
+pub(crate) fn on_host(data: &Path, path: &Path) -> Option<PathBuf> {
+    path.strip_prefix(DATA).ok().map(|rest| data.join(FILES).join(rest))
 }
 
 /// Variables that tell a program what it is part of, and where its files are.

@@ -1,11 +1,9 @@
 //! `fim-layer diff`: what the writable layer changes.
 
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 
 use runtime::commit::{self, Change, Scan};
 use runtime::error::chain;
-use runtime::source::{ByteSource, FileRange};
 use runtime::squashfs::Archive;
 use serde_json::json;
 
@@ -20,7 +18,7 @@ use crate::{Failure, Invocation, Message, cli};
 /// When something cannot be read, for instance because an instance has just removed it.
 pub(super) fn run(invocation: &Invocation, json: bool) -> Result<i32, Failure> {
     let Some(data) = exclusive::look(invocation)? else { return print(&[], json) };
-    let layers = layers(invocation, &data)?;
+    let layers = stack::archives(&invocation.image, &data.caller, Some(&data.path))?;
     // The files are read by a child that has their IDs, which therefore prints.
     let work = || {
         let changes = changes(&data, &layers).map_err(|error| chain(&error))?;
@@ -28,24 +26,6 @@ pub(super) fn run(invocation: &Invocation, json: bool) -> Result<i32, Failure> {
     };
     data.inside(work)?.end().map_err(Message::boxed)?;
     Ok(0)
-}
-
-/// The layers below the writable one, bottom first.
-fn layers(invocation: &Invocation, data: &Data) -> Result<Vec<Archive>, Failure> {
-    let image = &invocation.image;
-    let open = |source: Arc<dyn ByteSource>, name: &dyn std::fmt::Display| {
-        Archive::open(source).map_err(|error| Message::boxed(format!("cannot read {name}: {}", chain(&error))))
-    };
-    let mut layers = Vec::new();
-    for index in image.root_layers() {
-        let name = format!("layer {index} of {}", image.path.display());
-        layers.push(open(Arc::new(image.layer_source(index)?), &name)?);
-    }
-    for layer in stack::external(image, &data.caller, Some(&data.path))? {
-        let source = Arc::new(FileRange::new(Arc::clone(&layer.file), 0, layer.len));
-        layers.push(open(source, &layer.path.display())?);
-    }
-    Ok(layers)
 }
 
 fn changes(data: &Data, layers: &[Archive]) -> Result<Vec<Change>, commit::Error> {

@@ -15,7 +15,8 @@ use std::sync::Arc;
 
 use runtime::image::Image;
 use runtime::mount_server::MAX_LAYERS;
-use runtime::squashfs::MAGIC;
+use runtime::source::{ByteSource, FileRange};
+use runtime::squashfs::{Archive, MAGIC};
 
 use crate::launch::facts::Caller;
 use crate::{Failure, Message, report};
@@ -38,6 +39,27 @@ pub(crate) struct External {
     pub version: String,
     /// Whether it lies in the data directory.
     pub managed: bool,
+}
+
+/// All layers of a start below the writable one, bottom first, to be read by this process.
+///
+/// # Errors
+/// A layer that cannot be opened.
+pub(crate) fn archives(image: &Image, caller: &Caller, data: Option<&Path>) -> Result<Vec<Archive>, Failure> {
+    let open = |source: Arc<dyn ByteSource>, name: &dyn std::fmt::Display| {
+        Archive::open(source)
+            .map_err(|error| Message::boxed(format!("cannot read {name}: {}", runtime::error::chain(&error))))
+    };
+    let mut layers = Vec::new();
+    for index in image.root_layers() {
+        let name = format!("layer {index} of {}", image.path.display());
+        layers.push(open(Arc::new(image.layer_source(index)?), &name)?);
+    }
+    for layer in external(image, caller, data)? {
+        let source = Arc::new(FileRange::new(Arc::clone(&layer.file), 0, layer.len));
+        layers.push(open(source, &layer.path.display())?);
+    }
+    Ok(layers)
 }
 
 /// Finds and opens the layer files of a start, bottom first. `data` is the data directory, when there is one.

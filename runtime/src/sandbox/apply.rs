@@ -14,7 +14,7 @@ use nix::unistd::{chdir, pivot_root};
 
 use super::plan::{Access, Fresh, Plan, Step};
 use super::points::{self, Journal};
-use super::{Error, account, content, seccomp};
+use super::{Error, account, content, layout, seccomp};
 use crate::emulation;
 use crate::portal;
 use crate::sys::mount::{self, Detached, attr};
@@ -175,6 +175,7 @@ fn place(step: &Step, mount: Option<Detached>, points: Option<&Journal>) -> Resu
         Step::File { target, content, mode } => fs::write(target, content)
             .and_then(|()| fs::set_permissions(target, fs::Permissions::from_mode(*mode)))
             .map_err(Error::io("write", target)),
+        Step::Layouts(layouts) => Ok(layout::place(layouts, points)?),
         Step::PortalClient { target } => portal::copy_client(target).map_err(Error::io("write", target)),
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod bpf;
 mod content;
 pub mod id_map;
 pub mod inside;
+pub mod layout;
 pub mod plan;
 pub mod points;
 pub mod seccomp;
@@ -54,6 +55,9 @@ pub enum Error {
     /// The system call filter could not be made or installed.
     #[error("cannot install the system call filter: {0}")]
     Filter(String),
+    /// A layout cannot be made.
+    #[error(transparent)]
+    Layout(#[from] layout::Error),
     /// An ID map was refused.
     #[error("cannot map the user and group IDs of the instance")]
     IdMap(#[source] std::io::Error),

@@ -4,6 +4,8 @@
 use std::ffi::CString;
 use std::path::PathBuf;
 
+use super::layout::Layouts;
+
 /// How a bind may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -99,6 +101,8 @@ pub enum Step {
         /// Permission bits.
         mode: u32,
     },
+    /// Files of the application at other places; the last step.
+    Layouts(Layouts),
     /// A copy of this program that is a portal client and nothing else, on a file system made by an earlier step.
     PortalClient {
         /// Where, in the guest.
@@ -141,10 +145,11 @@ impl Plan {
     #[must_use]
     pub fn passing(&self) -> Vec<PathBuf> {
         let fresh = |step: &Step| match step {
-            Step::Fresh { kind: Fresh::Tmpfs { .. }, target } => Some(target.clone()),
-            _ => None,
+            Step::Fresh { kind: Fresh::Tmpfs { .. }, target } => vec![target.clone()],
+            Step::Layouts(layouts) => layouts.passing(),
+            _ => Vec::new(),
         };
-        self.steps.iter().filter_map(fresh).collect()
+        self.steps.iter().flat_map(fresh).collect()
     }
 }
 

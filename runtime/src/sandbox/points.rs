@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
@@ -29,7 +29,7 @@ impl Journal {
     /// As open(2).
     pub fn open(data: &Path) -> io::Result<Self> {
         let mut options = File::options();
-        options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        options.read(true).append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         options.open(data.join(FILE)).map(Self)
     }
 
@@ -39,7 +39,24 @@ impl Journal {
         &self.0
     }
 
-    fn record(&self, path: &Path) -> io::Result<()> {
+    /// Whether some instance has made what is at this path of the root.
+    pub(super) fn knows(&self, path: &Path) -> io::Result<bool> {
+        let mut bytes = Vec::new();
+        // From the beginning, whatever was written last.
+        let mut at = 0;
+        loop {
+            let from = bytes.len();
+            bytes.resize(from + 64 * 1024, 0);
+            let read = self.0.read_at(&mut bytes[from..], at)?;
+            bytes.truncate(from + read);
+            at += read as u64;
+            if read == 0 {
+                return Ok(paths(&bytes).any(|recorded| recorded == inside(path)));
+            }
+        }
+    }
+
+    pub(super) fn record(&self, path: &Path) -> io::Result<()> {
         // One write: several instances may be at it.
         (&self.0).write_all(&[path.as_os_str().as_bytes(), b"\0"].concat())
     }
@@ -136,8 +153,13 @@ pub fn recorded(data: &Path) -> io::Result<Vec<PathBuf>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?.read_to_end(&mut bytes)?,
     };
+    Ok(paths(&bytes).collect())
+}
+
+/// The whole entries of a list.
+fn paths(bytes: &[u8]) -> impl Iterator<Item = PathBuf> {
     let whole = bytes.split_inclusive(|&byte| byte == 0).filter_map(|entry| entry.strip_suffix(b"\0"));
-    Ok(whole.map(|path| inside(Path::new(std::ffi::OsStr::from_bytes(path)))).collect())
+    whole.map(|path| inside(Path::new(std::ffi::OsStr::from_bytes(path))))
 }
 
 /// The path without anything that could lead out of the root.

@@ -95,6 +95,14 @@ pub fn clone_descriptor(of: impl AsFd, recursive: bool) -> nix::Result<Detached>
     clone_at(of.as_fd().as_raw_fd(), c"", recursive, libc::AT_EMPTY_PATH as c_uint)
 }
 
+/// Like [`clone_descriptor`], of the symlink `name` itself in an open directory. A mount of a symlink is followed as one.
+///
+/// # Errors
+/// As [`clone_tree`].
+pub fn clone_link(directory: impl AsFd, name: &CStr) -> nix::Result<Detached> {
+    clone_at(directory.as_fd().as_raw_fd(), name, false, libc::AT_SYMLINK_NOFOLLOW as c_uint)
+}
+
 fn clone_at(directory: RawFd, path: &CStr, recursive: bool, extra: c_uint) -> nix::Result<Detached> {
     let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | extra | if recursive { AT_RECURSIVE } else { 0 };
     // SAFETY: `path` is a NUL-terminated string that lives across the call.
@@ -129,12 +137,12 @@ struct MountAttr {
     userns_fd: u64,
 }
 
-/// Sets attributes (see [`attr`]) on a detached mount, and on everything below it when `recursive`.
+/// Sets attributes (see [`attr`]) on the mount of an open descriptor, and on everything below it when `recursive`.
 ///
 /// # Errors
 /// `ENOSYS` before Linux 5.12, `EPERM` for attributes that the host has locked.
-pub fn set_attributes(mount: &Detached, set: u64, recursive: bool) -> nix::Result<()> {
-    change(mount.0.as_raw_fd(), MountAttr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 }, recursive)
+pub fn set_attributes(mount: impl AsFd, set: u64, recursive: bool) -> nix::Result<()> {
+    change(mount.as_fd().as_raw_fd(), MountAttr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 }, recursive)
 }
 
 /// Makes a detached mount (and, when `recursive`, all below it) receive later mounts of the host, never send any.

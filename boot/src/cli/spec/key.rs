@@ -42,10 +42,14 @@ pub(super) const KEY: Spec = Spec {
             )],
         },
         Usage {
-            line: "<reset|remove> <key>",
+            line: "<reset> <key>",
+            words: &[("reset", "Bring an installation back to what was packed: without data and settings of its own")],
+        },
+        Usage {
+            line: "<remove> <key> [--force]",
             words: &[
-                ("reset", "Bring an installation back to what was packed: without data and settings of its own"),
-                ("remove", "Remove an installation with its data, its settings and its link"),
+                ("remove", "Remove an installation with its data, its settings, its aliases and its link"),
+                ("--force", "Do without the remove hook of the image"),
             ],
         },
         Usage {

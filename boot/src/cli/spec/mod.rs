@@ -2,8 +2,10 @@
 
 mod alias;
 mod content;
+mod hook;
 mod key;
 mod layers;
+mod layout;
 mod publisher;
 mod services;
 mod settings;
@@ -99,9 +101,11 @@ pub const COMMANDS: &[Spec] = &[
     },
     key::KEY,
     alias::ALIAS,
+    hook::HOOK,
     settings::PERMS,
     settings::ENV,
     settings::BIND,
+    layout::LAYOUT,
     settings::BOOT,
     settings::UNSHARE,
     settings::OVERLAY,
@@ -109,6 +113,8 @@ pub const COMMANDS: &[Spec] = &[
     settings::CASEFOLD,
     settings::REMOTE,
     services::PORT,
+    services::SERVICE,
+    content::CONTENT,
     content::CONTENT,
     services::SERVICE,
     layers::LAYER,
@@ -306,7 +312,7 @@ pub fn find(word: &OsStr) -> Option<&'static Spec> {
 }
 
 /// Operations of the commands in `settings` that read only.
-const READING: [&str; 4] = ["list", "show", "explain", "connections"];
+const READING: [&str; 5] = ["list", "show", "explain", "connections", "check"];
 
 /// Whether a command with these words after it runs something or changes the image.
 #[must_use]
