@@ -10,6 +10,7 @@ from build import build
 from calls import calls
 from cold import cold
 from commands import exec_section, pipe_section
+from content import content
 from instances import instances_section
 from instructions import instructions
 from layers import layers
@@ -33,6 +34,7 @@ SECTIONS = {
     "layers": layers,
     "layouts": layouts,
     "ports": ports,
+    "content": content,
     "write": write,
     "cold": cold,
     "size": size,
