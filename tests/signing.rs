@@ -150,6 +150,29 @@ fn another_layer_or_program_ends_the_signature_and_is_told() {
 }
 
 #[test]
+fn what_an_image_declares_is_covered_and_told() {
+    let world = World::new();
+    let key = pair(&world, "key");
+    for args in [
+        &["fim-alias", "declare", "tool", "sh"][..],
+        &["fim-alias", "undeclare", "tool"],
+        &["fim-hook", "set", "install", "true"],
+        &["fim-hook", "clear"],
+        &["fim-content", "slot", "s", "--read", "$FIM_ROOT_DIR/usr"],
+        &["fim-content", "plug", "p", "--target", "$FIM_ROOT_DIR/p"],
+    ] {
+        sign(&world, "key").run().succeeds();
+        let outcome = world.app(args).run().succeeds().complains_of(&["counts as unsigned from now on"]);
+        assert_eq!(outcome.stderr().lines().count(), 1);
+        assert_eq!(inspect(&world)["publisher"], json!({ "key": key, "valid": false }), "{args:?}");
+    }
+    // What changes nothing ends nothing.
+    sign(&world, "key").run().succeeds();
+    world.app(&["fim-hook", "clear"]).run().succeeds().quietly();
+    assert_eq!(inspect(&world)["publisher"]["valid"], true);
+}
+
+#[test]
 fn a_new_image_of_a_signed_one_is_not_signed() {
     let world = World::new();
     pair(&world, "key");

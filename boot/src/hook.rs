@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use runtime::image::declared::{Hook, HookKind};
-use runtime::image::{self, Config, NamedBit};
+use runtime::image::{Config, NamedBit};
 use serde_json::json;
 
 use crate::launch::{facts, hooks};
@@ -25,15 +25,17 @@ pub(crate) fn run(invocation: &Invocation, words: &[OsString], roles: Roles, bui
                 return Err(Message::boxed(format!("Missing command for 'set': fim-hook set {kind} COMMAND...")));
             }
             let hook = Hook { kind, words: command.iter().map(|word| bytes(word)).collect() };
-            change(invocation, |config| {
+            publisher::declare(invocation, |config| {
                 config.declared.hooks.retain(|other| other.kind != kind);
                 config.declared.hooks.push(hook);
+                Ok(0)
             })
         }
         "clear" => {
             let one = if rest.is_empty() { None } else { Some(last_kind(rest, &operation)?) };
-            change(invocation, |config| {
+            publisher::declare(invocation, |config| {
                 config.declared.hooks.retain(|hook| one.is_some_and(|kind| kind != hook.kind));
+                Ok(0)
             })
         }
         "list" => list(&invocation.image.config, json_flag("hook", rest)?),
@@ -58,21 +60,6 @@ fn last_kind(words: &[OsString], operation: &str) -> Result<HookKind, Failure> {
     let (kind, rest) = kind(words, operation)?;
     no_more("hook", rest)?;
     Ok(kind)
-}
-
-/// Changes what the image declares, for every installation.
-fn change(invocation: &Invocation, change: impl FnOnce(&mut Config)) -> Result<i32, Failure> {
-    let mut changed = false;
-    image::update(&invocation.path, |config| {
-        let before = config.declared.hooks.clone();
-        change(config);
-        changed = before != config.declared.hooks;
-        Ok::<_, image::Error>(())
-    })?;
-    if changed {
-        publisher::tell_of_change(invocation);
-    }
-    Ok(0)
 }
 
 fn list(config: &Config, as_json: bool) -> Result<i32, Failure> {

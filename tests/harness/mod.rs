@@ -6,6 +6,7 @@
 // Each test program uses a part of the harness.
 #![allow(dead_code, unused_imports)]
 
+pub mod bus;
 pub mod command;
 pub mod content;
 pub mod debian;

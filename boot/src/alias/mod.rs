@@ -9,7 +9,6 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use runtime::image::declared::{Alias, Declared};
-use runtime::image::{self, Config};
 use runtime::installation::Key;
 use serde_json::json;
 
@@ -226,17 +225,17 @@ fn declare(invocation: &Invocation, name: &OsStr, words: &[OsString]) -> Result<
         ))
     })?;
     let alias = Alias { name: name.to_owned(), words: words.iter().map(|word| word.as_bytes().to_vec()).collect() };
-    change(invocation, |config| {
+    publisher::declare(invocation, |config| {
         match config.declared.aliases.iter_mut().find(|other| other.name == alias.name) {
             Some(other) => *other = alias,
             None => config.declared.aliases.push(alias),
         }
-        Ok(())
+        Ok(0)
     })
 }
 
 fn undeclare(invocation: &Invocation, name: &OsStr) -> Result<i32, Failure> {
-    change(invocation, |config| {
+    publisher::declare(invocation, |config| {
         let before = config.declared.aliases.len();
         config.declared.aliases.retain(|alias| alias.name != name.to_string_lossy());
         if config.declared.aliases.len() == before {
@@ -245,13 +244,6 @@ fn undeclare(invocation: &Invocation, name: &OsStr) -> Result<i32, Failure> {
                 name.to_string_lossy().escape_debug()
             )));
         }
-        Ok(())
+        Ok(0)
     })
-}
-
-/// Changes what the image declares, for every installation.
-fn change(invocation: &Invocation, change: impl FnOnce(&mut Config) -> Result<(), Failure>) -> Result<i32, Failure> {
-    image::update(&invocation.path, change)?;
-    publisher::tell_of_change(invocation);
-    Ok(0)
 }

@@ -4,14 +4,14 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Component;
 
+use runtime::image::Digest;
 use runtime::image::declared::{Connection, Plug, Slot};
-use runtime::image::{self, Digest};
 use runtime::installation::Setting;
 use runtime::installation::places::{Place, Placed};
 use runtime::version::Version;
 
 use crate::settings::{bytes, change_own, no_more};
-use crate::{Failure, Invocation, Message, cli};
+use crate::{Failure, Invocation, Message, cli, publisher};
 
 /// Most bytes of a name or a content ID.
 const MAX: usize = 100;
@@ -75,7 +75,7 @@ fn identifier(word: &OsStr, what: &str) -> Result<String, Failure> {
 /// `fim-content slot`.
 pub(super) fn slot(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> {
     let slot = parse_slot(words)?;
-    image::update::<_, Failure>(&invocation.path, |config| {
+    publisher::declare(invocation, |config| {
         let slots = &mut config.declared.slots;
         if slots.iter().any(|other| other.name == slot.name) {
             return Err(Message::boxed(format!(
@@ -132,7 +132,7 @@ fn writable(word: &OsStr) -> Result<Vec<u8>, Failure> {
 pub(super) fn plug(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> {
     let plug = parse_plug(words)?;
     let place = target(&plug)?;
-    image::update::<_, Failure>(&invocation.path, |config| {
+    publisher::declare(invocation, |config| {
         let plugs = &mut config.declared.plugs;
         if plugs.iter().any(|other| other.name == plug.name) {
             return Err(Message::boxed(format!(
@@ -229,7 +229,7 @@ pub(super) fn target(plug: &Plug) -> Result<Placed, Failure> {
 pub(super) fn unslot(invocation: &Invocation, words: &[OsString]) -> Result<i32, Failure> {
     let (name, rest) = name(words, "unslot")?;
     no_more("content", &rest)?;
-    image::update::<_, Failure>(&invocation.path, |config| {
+    publisher::declare(invocation, |config| {
         let slots = &mut config.declared.slots;
         let at = slots.iter().position(|slot| slot.name == name).ok_or_else(|| no_slot(&name, slots))?;
         slots.remove(at);
@@ -242,7 +242,7 @@ pub(super) fn unplug(invocation: &Invocation, words: &[OsString]) -> Result<i32,
     let (name, rest) = name(words, "unplug")?;
     no_more("content", &rest)?;
     let forget = |connections: &mut Vec<Connection>| connections.retain(|connection| connection.plug != name);
-    image::update::<_, Failure>(&invocation.path, |config| {
+    publisher::declare(invocation, |config| {
         let plugs = &mut config.declared.plugs;
         let at = plugs.iter().position(|plug| plug.name == name).ok_or_else(|| no_plug(&name, plugs))?;
         plugs.remove(at);

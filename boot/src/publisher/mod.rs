@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::libc;
+use runtime::image::{self, Config};
 use runtime::publisher::{InvalidKey, MAX_FILE, PublicKey, Standing, verified_publisher};
 
 use crate::{Failure, Invocation, Message, report};
@@ -32,6 +33,27 @@ pub(crate) fn tell_of_change(invocation: &Invocation) {
             "note: the image was signed by {key} and counts as unsigned from now on; fim-sign --key FILE signs it anew"
         ));
     }
+}
+
+/// Changes what the image declares, for every installation, and tells when a signature has covered that.
+///
+/// # Errors
+/// What `change` returns, and an image that cannot be changed; it is as it was then.
+pub(crate) fn declare<T>(
+    invocation: &Invocation,
+    change: impl FnOnce(&mut Config) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut changed = false;
+    let value = image::update(&invocation.path, |config| {
+        let before = config.declared.clone();
+        let value = change(config)?;
+        changed = before != config.declared;
+        Ok::<_, Failure>(value)
+    })?;
+    if changed {
+        tell_of_change(invocation);
+    }
+    Ok(value)
 }
 
 /// What is known of the publisher, for a line of text.
