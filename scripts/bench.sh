@@ -1,7 +1,7 @@
 #!/bin/bash
 # Measures fim and its peers in one run, turn by turn, and prints Markdown:
-#   scripts/bench.sh [--quick] [start] [read] [exec] [pipe] [instances] [settings] [layers] [write]
-#                    [cold] [size] [memory] [build] [calls] [instructions] [ports]
+#   scripts/bench.sh [--quick] [start] [read] [exec] [pipe] [instances] [settings] [layers] [layouts]
+#                    [write] [cold] [size] [memory] [build] [calls] [instructions] [ports] [content]
 # As root, for the peers need it. --quick takes fewer turns: good for a look, not for a record. A first run makes a
 # Debian tree and packs it into target/bench-cache, which takes some minutes.
 set -euo pipefail

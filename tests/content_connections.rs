@@ -326,7 +326,7 @@ fn a_default_provider_is_fetched_from_the_remote_url() {
     plug(&digest);
     server.requests();
     // Nothing is fetched without consent, or to be listed.
-    world.sh("true").fails_naming(&["has no producer", "nobody can be asked", "FIM_FETCH=1", "fim-content connect p"]);
+    world.sh("true").fails_naming(&["has no producer", "nothing is connected", "nobody can be asked", "FIM_FETCH=1"]);
     let listed = content(&world, &["connections"]).prints();
     assert!(listed.contains("a start would ask to fetch it") && server.requests().is_empty(), "{listed}");
     assert_eq!(world.sh("cat /x/f").env("FIM_FETCH", "1").prints(), "fetched");

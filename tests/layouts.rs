@@ -304,7 +304,9 @@ fn a_directory_in_the_place_of_another_hides_it_for_the_time_being() {
     world.app(&["fim-layout", "clear"]).run().succeeds();
     assert_eq!(world.sh("ls /usr/share/dir; cat /usr/share/plain").prints(), "deep\none\ntwo\nno program");
     world.wait_for_end();
-    assert_eq!(world.app(&["fim-layer", "diff"]).prints(), before);
+    let names =
+        |diff: &str| diff.lines().filter(|line| !line.starts_with("M:0:0:")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(names(&world.app(&["fim-layer", "diff"]).prints()), names(&before));
 }
 
 #[test]
@@ -497,6 +499,7 @@ fn nothing_is_left_of_them() {
     let before = (upper(&world), world.app(&["fim-layer", "diff"]).prints());
     for line in [
         "/made/by/bind bind $FIM_DATA/x",
+        "/bin/made symlink $FIM_DATA/made",
         "/etc/made.conf bind-file $FIM_DATA/made.conf",
         "/srv/link symlink $FIM_DATA/y",
         "/usr/share/dir/deep tmpfs",
@@ -505,13 +508,25 @@ fn nothing_is_left_of_them() {
         add(&world, line);
     }
     let script = "ls -d /made/by/bind /etc/made.conf /usr/share/dir/deep /opt/app | wc -l; readlink /srv/link; echo x > /made/by/bind/f";
+    let mut running = world.sh("echo ready; cat").spawn();
+    running.expect("ready");
     assert_eq!(world.sh(script).prints(), "4\n/run/fim/data/1/system/y");
+    if std::env::var_os("FIM_TEST_OVERLAY").is_none() {
+        // Where the guest has deleted something, that is written over for the time being; nothing else is needed.
+        let new: Vec<_> = upper(&world).into_iter().filter(|name| !before.0.contains(name)).collect();
+        assert!(new.is_empty(), "{new:?}");
+    }
+    running.wait().succeeds();
     world.wait_for_end();
     let after = (upper(&world), world.app(&["fim-layer", "diff"]).prints());
-    let known = |name: &&String| !before.0.contains(name);
-    let new: Vec<_> = after.0.iter().filter(known).collect();
+    // Our own overlay, which has no lowest layer of mount points, keeps the copy of the directory that one was made in.
+    let kernel = std::env::var_os("FIM_TEST_OVERLAY").is_none();
+    let new: Vec<_> = after.0.iter().filter(|name| !before.0.contains(name) && (kernel || *name != "/bin")).collect();
     assert!(new.is_empty(), "{new:?}");
-    assert_eq!(before.1, after.1);
+    // What is made in a directory for the time being leaves it a new time of change.
+    let names =
+        |diff: &str| diff.lines().filter(|line| !line.starts_with("M:0:0:")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(names(&before.1), names(&after.1));
     // The data stays; what is taken away is where it appeared.
     world.app(&["fim-layout", "clear"]).run().succeeds();
     assert_eq!(world.sh("ls -d /made /srv /opt /not /usr/share/dir/deep 2>/dev/null; cat $FIM_DATA/x/f").prints(), "x");

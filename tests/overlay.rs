@@ -427,3 +427,38 @@ fn whiteouts_of_other_tools_hide_over_each_overlay() {
     let casefold = casefold.env("FIM_CASEFOLD", "1").env("FIM_LAYERS", "foreign.layer");
     assert_eq!(casefold.prints(), "deep\nempty\ntwo\n1");
 }
+
+/// Runs the command on a host whose file systems know neither exchanging names nor refusing to replace one, as NFS: the
+/// flags of renameat2(2) are not supported.
+fn without_rename_flags(world: &World, words: &[&str]) -> TestCommand {
+    let strace = world.equip(TestCommand::new(need("strace")));
+    let strace = strace.args(["-f", "-qq", "-o", "/dev/null", "--seccomp-bpf", "-e", "trace=renameat2", "-e"]);
+    strace.arg("inject=renameat2:error=EINVAL").arg(world.image()).args(words)
+}
+
+#[test]
+fn file_systems_that_cannot_exchange_names_will_do() {
+    let world = layers::changeable();
+    let changes = ["fim-root", "sh", "-c", CHANGES];
+    without_rename_flags(&world, &changes).env("FIM_OVERLAY", OWN).run().succeeds().quietly();
+    world.wait_for_end();
+    assert_eq!(fs::read_to_string(world.data().join("marks")).unwrap(), "fim-marks 1 plain\n");
+    let before = without_rename_flags(&world, &["fim-root", "tree", "tree"]).prints();
+    world.wait_for_end();
+    let reference = layers::changeable();
+    reference.root_sh(CHANGES).env("FIM_OVERLAY", OWN).run().succeeds().quietly();
+    let wanted = names_of(&reference.root(&["tree", "tree"]).env("FIM_OVERLAY", OWN).prints());
+    assert_eq!(names_of(&before), wanted);
+    // What was written becomes layers and files there.
+    let new = ["fim-layer", "commit", "file", "new.layer", "--level", "0"];
+    without_rename_flags(&world, &new).run().succeeds().quietly();
+    let create = ["fim-layer", "create", "home", "new.layer", "--level", "0"];
+    without_rename_flags(&world, &create).run().exits(125).complains_of(&["already exists"]);
+    let shown = world.root(&["tree", "tree"]).env("FIM_LAYERS", "new.layer").prints();
+    assert_eq!(names_of(&shown), wanted);
+}
+
+/// The names in a tree.
+fn names_of(tree: &str) -> Vec<String> {
+    tree.lines().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect()
+}

@@ -8,6 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::thread;
 
+use harness::debian::{INSTALL, SHOW, SHOWN, archive};
 use harness::owners::one_id;
 use harness::{TestCommand, World, debian, is_root, need, world};
 
@@ -24,31 +25,10 @@ fn debians(options: &[&str]) -> Vec<World> {
     if is_root() { vec![make(), emulated] } else { vec![emulated] }
 }
 
-/// The packages as an archive for the image's tar.
-fn archive() -> Vec<u8> {
-    let names = debian::package_files();
-    let names = names.iter().map(|file| file.file_name().unwrap());
-    let tar = TestCommand::new(need("tar")).arg("-C").arg(debian::packages()).arg("-c").args(names).run().succeeds();
-    tar.stdout
-}
-
-/// Prints mode, owner and name of what the packages bring along with owners and modes of their own.
-const SHOW: &str = "stat -c '%a %U:%G %n' /usr/bin/at /usr/bin/crontab /var/spool/cron/atjobs /var/spool/cron/crontabs \
-     /usr/lib/dbus-1.0/dbus-daemon-launch-helper";
-
-const SHOWN: &str = "6755 daemon:daemon /usr/bin/at
-2755 root:crontab /usr/bin/crontab
-1770 daemon:daemon /var/spool/cron/atjobs
-1730 root:crontab /var/spool/cron/crontabs
-4754 root:messagebus /usr/lib/dbus-1.0/dbus-daemon-launch-helper";
-
 #[test]
 fn dpkg_installs_files_of_several_owners() {
     for world in debians(&[]) {
-        // Some packages want others configured before they are unpacked, which dpkg leaves to whoever calls it.
-        let script = "cd /tmp && tar -x && export DEBIAN_FRONTEND=noninteractive
-            for round in 1 2 3; do dpkg -i *.deb >log 2>&1 && exit; done; cat log; exit 1";
-        world.root_sh(script).input(archive()).run().succeeds();
+        world.root_sh(INSTALL).input(archive()).run().succeeds();
         // In a later run, with the users that the packages made.
         assert_eq!(world.root_sh(SHOW).prints(), SHOWN);
         assert_eq!(world.root_sh("dpkg --audit; su -s /bin/sh daemon -c 'id -un; id -gn'").prints(), "daemon\ndaemon");

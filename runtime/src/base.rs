@@ -79,19 +79,36 @@ impl Base {
         let mut bytes = Vec::with_capacity(4096);
         let read = file.take(LIMIT + 1).read_to_end(&mut bytes);
         read.map_err(|source| Error::Io { action: "read", path: path.clone(), source })?;
+        if bytes.is_empty() {
+            // The machine lost its power when a start had just written it.
+            return Ok(None);
+        }
         let base = std::str::from_utf8(&bytes).ok().and_then(Self::decode);
         base.map(Some).ok_or(Error::Damaged { path })
     }
 
-    /// Records, whole or not at all. The caller holds the start lock or the session lock.
+    /// Records, whole or not at all, also when the power is cut. The caller holds the start lock or the session lock.
     ///
     /// # Errors
     /// I/O errors.
     pub fn record(&self, data: &Path) -> Result<(), Error> {
+        self.write(data, File::sync_all)
+    }
+
+    /// As [`Base::record`], for a start, which does not wait for the medium: after a power cut nothing may be recorded.
+    ///
+    /// # Errors
+    /// As [`Base::record`].
+    pub fn note(&self, data: &Path) -> Result<(), Error> {
+        self.write(data, |_| Ok(()))
+    }
+
+    fn write(&self, data: &Path, complete: impl FnOnce(&File) -> io::Result<()>) -> Result<(), Error> {
         let path = data.join(NAME);
         let draft = data.join(format!("{NAME}.new"));
         let written = File::create(&draft).and_then(|mut file| {
             file.write_all(self.encode().as_bytes())?;
+            complete(&file)?;
             fs::rename(&draft, &path)
         });
         written.map_err(|source| Error::Io { action: "write", path, source })
@@ -116,7 +133,9 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         assert!(Base::read(data.path()).unwrap().is_none());
         let digest = "ab".repeat(32);
-        for text in ["", "fim-base 2\n", "fim-base 1", "fim-base 1\n\n", "fim-base 1\nab\n", "\u{0}"] {
+        fs::write(data.path().join(NAME), "").unwrap();
+        assert!(Base::read(data.path()).unwrap().is_none());
+        for text in ["fim-base 2\n", "fim-base 1", "fim-base 1\n\n", "fim-base 1\nab\n", "\u{0}"] {
             fs::write(data.path().join(NAME), text).unwrap();
             assert!(matches!(Base::read(data.path()), Err(Error::Damaged { .. })), "{text:?}");
         }

@@ -76,7 +76,7 @@ impl<'a> Root<'a> {
                     None => Found::Nothing { path },
                 }
             }
-            Some(_) => Found::NoDirectory(parent.to_owned()),
+            Some((real, _)) => Found::NoDirectory(as_path(&real)),
             None => match self.look(parent) {
                 Found::Nothing { path } => Found::Nothing { path: path.join(name) },
                 Found::Object { path, kind: Object::Symlink, .. } => Found::Dangling(path),

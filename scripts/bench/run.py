@@ -10,9 +10,11 @@ from build import build
 from calls import calls
 from cold import cold
 from commands import exec_section, pipe_section
+from content import content
 from instances import instances_section
 from instructions import instructions
 from layers import layers
+from layouts import layouts
 from memory import memory
 from ports import ports
 from read import read
@@ -30,7 +32,9 @@ SECTIONS = {
     "instances": instances_section,
     "settings": settings,
     "layers": layers,
+    "layouts": layouts,
     "ports": ports,
+    "content": content,
     "write": write,
     "cold": cold,
     "size": size,

@@ -152,3 +152,27 @@ pub fn package_files() -> Vec<PathBuf> {
     files.sort();
     files
 }
+
+/// The packages as an archive for the image's tar.
+pub fn archive() -> Vec<u8> {
+    let names = package_files();
+    let names = names.iter().map(|file| file.file_name().unwrap());
+    let tar = TestCommand::new(need("tar")).arg("-C").arg(packages()).arg("-c").args(names).run().succeeds();
+    tar.stdout
+}
+
+/// Installs that archive as root of the image. Some packages want others configured before they are unpacked, which dpkg
+/// leaves to whoever calls it.
+pub const INSTALL: &str = "cd /tmp && tar -x && export DEBIAN_FRONTEND=noninteractive
+    for round in 1 2 3; do dpkg -i *.deb >log 2>&1 && exit; done; cat log; exit 1";
+
+/// Prints mode, owner and name of what the packages bring along with owners and modes of their own.
+pub const SHOW: &str = "stat -c '%a %U:%G %n' /usr/bin/at /usr/bin/crontab /var/spool/cron/atjobs /var/spool/cron/crontabs \
+     /usr/lib/dbus-1.0/dbus-daemon-launch-helper";
+
+/// What it prints then.
+pub const SHOWN: &str = "6755 daemon:daemon /usr/bin/at
+2755 root:crontab /usr/bin/crontab
+1770 daemon:daemon /var/spool/cron/atjobs
+1730 root:crontab /var/spool/cron/crontabs
+4754 root:messagebus /usr/lib/dbus-1.0/dbus-daemon-launch-helper";

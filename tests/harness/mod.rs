@@ -6,11 +6,14 @@
 // Each test program uses a part of the harness.
 #![allow(dead_code, unused_imports)]
 
+pub mod bus;
 pub mod command;
 pub mod content;
 pub mod debian;
 pub mod http;
+mod initramfs;
 pub mod layers;
+pub mod machine;
 pub mod owners;
 pub mod process;
 pub mod terminal;

@@ -197,7 +197,7 @@ impl<'a> Search<'a> {
             (beside, false)
         } else {
             looked.push(format!("its default provider {} does not exist", beside.display()));
-            let Some(path) = self.fetched(plug, provider, looked) else { return Ok(None) };
+            let Some(path) = self.fetched(plug, provider, looked)? else { return Ok(None) };
             (path, true)
         };
         let name = &plug.name;
@@ -210,12 +210,12 @@ impl<'a> Search<'a> {
         };
         let producer = self.open(&path)?;
         let slot = producer.slot(plug, None).map_err(|unfit| failed(&unfit))?;
-        if self.publisher().is_some() && producer.publisher() == self.publisher() {
-            return Ok(Some((producer, slot)));
-        }
-        // Who had it fetched has agreed to it.
+        // Who had it fetched has agreed to it, and it was what was wanted.
         if fetched {
             connect::store(self.invocation, plug, &producer, &slot, false)?;
+            return Ok(Some((producer, slot)));
+        }
+        if self.publisher().is_some() && producer.publisher() == self.publisher() {
             return Ok(Some((producer, slot)));
         }
         let question = format!("Connect the plug '{name}' (content '{}') to {}?", plug.content, path.display());
@@ -229,31 +229,35 @@ impl<'a> Search<'a> {
         Ok(Some((producer, slot)))
     }
 
-    /// The default provider from below the remote URL of the image, where there is one, in the data directory.
-    fn fetched(&self, plug: &Plug, provider: &[u8], looked: &mut Vec<String>) -> Option<PathBuf> {
-        let remote = self.invocation.image.config.remote.as_deref();
-        match remote {
-            None => {
-                looked.push("there is no remote URL to fetch it from (fim-remote set URL)".to_owned());
-                return None;
-            }
-            Some(remote) if !self.fetches => {
-                looked.push(format!("a start would ask to fetch it from below {remote}"));
-                return None;
-            }
-            Some(_) => {}
+    /// The default provider from below the remote URL of the image, where there is one, in the data directory. It has the
+    /// digest of the plug, or the same publisher.
+    fn fetched(&self, plug: &Plug, provider: &[u8], looked: &mut Vec<String>) -> Result<Option<PathBuf>, Failure> {
+        let Some(remote) = self.invocation.image.config.remote.as_deref() else {
+            looked.push("there is no remote URL to fetch it from (fim-remote set URL)".to_owned());
+            return Ok(None);
+        };
+        if !self.fetches {
+            looked.push(format!("a start would ask to fetch it from below {remote}"));
+            return Ok(None);
         }
-        let key = self.invocation.installation.key.as_ref();
-        let fetched = data::prepare_of(self.invocation, self.caller, key).and_then(|data| {
-            fetch::provider(&Wanted {
-                remote,
-                path: provider,
-                digest: plug.digest,
-                publisher: self.publisher(),
-                data: &data,
-                agreed: false,
-            })
-        });
-        fetched.map_err(|error| looked.push(runtime::error::chain(error.as_ref()))).ok()
+        let data = data::prepare_of(self.invocation, self.caller, self.invocation.installation.key.as_ref())?;
+        let wanted = Wanted {
+            remote: Some(remote),
+            path: provider,
+            digest: plug.digest,
+            publisher: self.publisher(),
+            data: &data,
+            agreed: false,
+        };
+        let why = |error: Failure| {
+            Message::boxed(format!(
+                "the plug '{}' (content '{}') has no producer: {}; {}",
+                plug.name,
+                plug.content,
+                looked.join("; "),
+                runtime::error::chain(error.as_ref())
+            ))
+        };
+        fetch::provider(&wanted).map(Some).map_err(why)
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn is_other(data: &Path, config: &Config) -> Result<bool, Failure> {
         Some(_) if !is_unchanged(&data.join("root"))? => return Ok(true),
         _ => {}
     }
-    base.record(data)?;
+    base.note(data)?;
     Ok(false)
 }
 

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use runtime::medium::Medium;
 use runtime::mount_server::content::{self, Content, Producers};
 use runtime::mount_server::{self, Layer, Lower, Refused, Request, Stack, ThrowAway, reads};
+use runtime::sandbox::points::Point;
 use runtime::session::lock;
 use runtime::source::{ByteSource, FileRange};
 use runtime::sys::process;
@@ -38,6 +39,8 @@ pub(super) struct Beginning<'a> {
     pub shape: Vec<String>,
     /// Files that the session reads ahead.
     pub startup: &'a [Vec<u8>],
+    /// Mount points that layouts need.
+    pub points: Vec<Point>,
     /// Set for a throw-away session.
     pub throw_away: Option<ThrowAway>,
     /// What the plugs of the image get.
@@ -117,6 +120,7 @@ impl Beginning<'_> {
             image: self.invocation.image.superblock.uuid.0,
             shape: self.shape.clone(),
             startup: self.startup.to_vec(),
+            points: self.points.clone(),
             reads: self.caller.variable(reads::VARIABLE).map(Into::into),
             throw_away: self.throw_away.clone(),
             content,

@@ -126,6 +126,7 @@ pub fn command_outputs(caller: &Caller, stored: &[(Vec<u8>, Vec<u8>)]) -> Output
 pub fn gather(invocation: &Invocation) -> Result<Facts, Failure> {
     refuse_directories()?;
     let caller = caller();
+    refuse_activation(&caller)?;
     let zone = fs::read_link("/etc/localtime").ok().and_then(|link| {
         let text = link.to_str()?;
         text.split_once("zoneinfo/").map(|(_, name)| name.to_owned())
@@ -201,6 +202,19 @@ fn knows_every_id() -> bool {
         let counts = map.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok());
         counts.sum::<u64>() >= 65_536
     })
+}
+
+/// Refuses sockets that systemd has opened for this process (sd_listen_fds(3)). They are the host's: a guest would answer
+/// from its own network what was asked of the host, and no descriptor but the standard streams goes inside.
+fn refuse_activation(caller: &Caller) -> Result<(), Failure> {
+    let number = |name| caller.variable(name)?.to_str()?.parse::<u32>().ok();
+    if number("LISTEN_FDS").is_none_or(|count| count == 0) || number("LISTEN_PID") != Some(std::process::id()) {
+        return Ok(());
+    }
+    Err(crate::Message::boxed(
+        "socket activation is not supported: LISTEN_FDS hands over sockets of the host, and the guest has a network of its \
+         own; start it as a plain service, and publish its ports with fim-port",
+    ))
 }
 
 fn refuse_directories() -> Result<(), Failure> {

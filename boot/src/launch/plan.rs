@@ -14,6 +14,7 @@ use runtime::mount_server::MAX_LAYERS;
 use runtime::portal::PROGRAMS;
 use runtime::sandbox::layout::Layouts;
 use runtime::sandbox::plan::{Access, Account, Command, Fresh, Plan, Step};
+use runtime::session::claims::Claim;
 use runtime::session::registry::Kind;
 use runtime::spawn::TIME_ZONE_RULE;
 
@@ -99,6 +100,8 @@ pub struct LaunchPlan {
     pub service: Option<String>,
     /// Ports of the instance that the host's loopback is to reach.
     pub ports: Vec<Port>,
+    /// Names that the instance may own on the user's bus, where a filter sees to that.
+    pub names: Vec<Claim>,
     /// Ports of the host that the instance is going to listen on itself.
     pub listens: Vec<u16>,
     /// Revision of the files that the instance sees.
@@ -150,6 +153,7 @@ pub fn make(config: &Config, program: &Program, facts: &Facts, build: Build) -> 
         terminal: terminal_use(facts.terminals, facts.foreground),
         kind: if root { Kind::Root } else { Kind::Exec },
         words: joined_words(&program.words),
+        names: grants::owned_names(&grants),
         makes_points: !grants.is_empty() || !facts.binds.is_empty() || !facts.content.is_empty() || layouts.is_some(),
         layouts,
         grants,

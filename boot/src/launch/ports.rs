@@ -1,4 +1,4 @@
-//! What an instance takes of the host for itself: its published ports, and the process that serves them.
+//! What an instance takes of the host for itself: names on a bus, its published ports, and the process that serves these.
 
 use std::fs::File;
 use std::io;
@@ -30,19 +30,20 @@ pub(super) struct Claimed {
     published: Vec<Published>,
 }
 
-/// Takes the ports that the plan publishes; `None` when there is none. The start lock is held, so that nobody of the same
+/// Takes the ports that the plan publishes, and what else it takes for itself; `None` when there is nothing. The start lock is held, so that nobody of the same
 /// session does it at the same time.
 ///
 /// # Errors
-/// A port that somebody else has, naming who.
+/// A port or name that somebody else has, naming who.
 pub(super) fn claim(invocation: &Invocation, plan: &LaunchPlan, joined: &Joined) -> Result<Option<Claimed>, Failure> {
-    if plan.ports.is_empty() && plan.listens.is_empty() {
+    if plan.ports.is_empty() && plan.listens.is_empty() && plan.names.is_empty() {
         return Ok(None);
     }
     let base = joined.directory.parent().unwrap_or(&joined.directory);
     plan.listens.iter().try_for_each(|port| must_be_free(*port, base))?;
+    plan.names.iter().try_for_each(|name| must_be_ours(name, base, &joined.directory))?;
     let key = invocation.installation.key.as_ref().map(ToString::to_string).unwrap_or_default();
-    let all = plan.listens.iter().map(|port| Claim::Tcp(*port)).collect();
+    let all = plan.listens.iter().map(|port| Claim::Tcp(*port)).chain(plan.names.iter().cloned()).collect();
     let claims = Claims { key, image: invocation.path.clone(), all };
     let mut claimed = Claimed { claims, published: Vec::new() };
     for port in &plan.ports {
@@ -60,12 +61,23 @@ fn must_be_free(port: u16, base: &Path) -> Result<(), Failure> {
     if !holder::is_taken(port, false) {
         return Ok(());
     }
-    let owner = claims::owner(base, |claim| *claim == Claim::Tcp(port)).map(|owner| owner.to_string());
+    let owner = claims::owner(base, &Claim::Tcp(port), |_| true).map(|owner| owner.to_string());
     let who = owner.or_else(|| holder::find(port, false).map(|holder| holder.to_string()));
     Err(Message::boxed(format!(
         "port {port} of the host, which it listens on, is in use by {}; end that first, or have each key use a network of \
          its own (fim-perms del network) and fim-port publish",
         who.unwrap_or_else(|| "another program".to_owned())
+    )))
+}
+
+/// Refuses a name on a bus that another installation may own. Instances of one installation settle it on the bus.
+fn must_be_ours(claim: &Claim, base: &Path, session: &Path) -> Result<(), Failure> {
+    let (Claim::Name { name, .. }, Some(owner)) = (claim, claims::owner(base, claim, |other| other != session)) else {
+        return Ok(());
+    };
+    Err(Message::boxed(format!(
+        "the D-Bus name {name} cannot be owned: it is that of {owner}; end that, or give this one another name in \
+         FIM_DBUS_OWN (fim-env)"
     )))
 }
 
@@ -91,7 +103,7 @@ fn publish(port: &Port, base: &Path, session: &Path) -> Result<Option<Published>
             Err(error) => return Err(failed(error.to_string())),
         }
         let wanted = Claim::port(number, port.udp);
-        match claims::owner(base, |claim| *claim == wanted) {
+        match claims::owner(base, &wanted, |_| true) {
             Some(owner) if owner.session == session && port.service.is_none() => {
                 report(&format!(
                     "note: port {shown} reaches instance {} of this installation, which was first; it does not reach this one",

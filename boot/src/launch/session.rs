@@ -14,6 +14,7 @@ use runtime::host;
 use runtime::image::OverlayKind;
 use runtime::mount_server;
 use runtime::portal;
+use runtime::sandbox::layout::Layouts;
 use runtime::session::claims::Claims;
 use runtime::session::log::Log;
 use runtime::session::record::Record;
@@ -154,6 +155,7 @@ pub fn enter(
                     stack: plan.stacking.stack(),
                     shape,
                     startup: &plan.startup,
+                    points: plan.layouts.as_ref().map(Layouts::points).unwrap_or_default(),
                     throw_away: place.throw_away.as_ref().map(|(session, _)| session.clone()),
                     plugs,
                     producers,

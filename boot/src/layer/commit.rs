@@ -46,7 +46,7 @@ pub(super) fn run(invocation: &Invocation, target: &Target, level: Level) -> Res
     cli::print("Filesystem created without errors\n")?;
     // 3. Write down what is about to happen. From here on, whoever comes next goes on.
     let publication = destination.publication(&layer);
-    Intent::Publish(publication).write(&alone.data.path)?;
+    Intent::Publish(publication).begin(&alone.data.path)?;
     // 4. The layer appears in its place, whole.
     if let Err(error) = destination.publish(draft, layer.facts) {
         // What is not there is given up.

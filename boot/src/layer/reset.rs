@@ -38,7 +38,7 @@ pub(crate) fn empty(alone: &Exclusive) -> Result<(), Failure> {
     let _interrupt = Interrupt::hold()?;
     let fresh = || commit::make_fresh(&alone.data.path).map(|()| String::new()).map_err(|error| chain(&error));
     alone.data.inside(fresh)?.end().map_err(Message::boxed)?;
-    Intent::Reset.write(&alone.data.path)?;
+    Intent::Reset.begin(&alone.data.path)?;
     commit::swap(&alone.data.path)?;
     alone.clean();
     Ok(())

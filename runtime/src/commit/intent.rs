@@ -112,6 +112,18 @@ impl Intent {
         Self::decode(&bytes).map(Some).ok_or(Error::Intent { path })
     }
 
+    /// Writes it down as the beginning of something, for which [`super::make_fresh`] has made the empty writable layer. That
+    /// is given up when this fails.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn begin(&self, data: &Path) -> Result<(), Error> {
+        self.write(data).inspect_err(|_| {
+            // What is left of it is replaced by the next.
+            let _ = super::forget(data);
+        })
+    }
+
     /// Writes it down, durably, in place of what was.
     ///
     /// # Errors
@@ -125,7 +137,12 @@ impl Intent {
             file.write_all(&self.encode())?;
             file.sync_all()
         });
-        written.and_then(|()| fs::rename(&draft, &path)).map_err(Error::io("write", &path))?;
+        let written = written.and_then(|()| fs::rename(&draft, &path)).map_err(Error::io("write", &path));
+        if written.is_err() {
+            // On a full disk, for instance; should this fail, too, it means nothing.
+            let _ = fs::remove_file(&draft);
+        }
+        written?;
         sync_directory(data)
     }
 

@@ -88,7 +88,15 @@ pub fn swap(data: &Path) -> Result<(), Error> {
     for name in [ledger::NAME, points::FILE, base::NAME] {
         remove_file(&data.join(name))?;
     }
-    Intent::Clean.write(data)
+    match Intent::Clean.write(data) {
+        // What is written down leads to the same end, and removing the former layer makes room.
+        Err(Error::Io { source, .. })
+            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+        {
+            Ok(())
+        }
+        written => written,
+    }
 }
 
 /// Whether a former writable layer is still there.

@@ -28,7 +28,7 @@ use crate::fuse;
 use crate::journal;
 use crate::medium::{Alarm, Medium, Watched};
 use crate::sandbox::id_map::{IdMap, end};
-use crate::sandbox::points;
+use crate::sandbox::points::{self, Point};
 use crate::sandbox::subordinate::Helpers;
 use crate::session::ephemeral;
 use crate::session::lock::Held;
@@ -102,6 +102,8 @@ pub struct Request {
     pub shape: Vec<String>,
     /// Files that a start reads, relative to the root.
     pub startup: Vec<Vec<u8>>,
+    /// Mount points that the instance of the first start needs; made as the lowest layer, where the kernel's overlay is used.
+    pub points: Vec<Point>,
     /// Where to write which files were read, when the session ends.
     pub reads: Option<PathBuf>,
     /// Set for a throw-away session.
@@ -416,6 +418,10 @@ fn stack(request: &Request, opened: Opened<'_>, archives: Vec<Arc<Archive>>) -> 
         Stack::Kernel if is_plain => Stack::Userspace { casefold: false },
         stack => stack,
     };
+    let has_points = stack == Stack::Kernel && !request.points.is_empty();
+    if has_points {
+        overlay::lay_out(&root, &request.points)?;
+    }
     let (device, archives) = match (opened, stack) {
         (Opened::Image(_, device), Stack::Userspace { casefold }) => {
             return userspace::serve(request, &writable, archives, device, casefold).map(Served::Userspace);
@@ -423,7 +429,8 @@ fn stack(request: &Request, opened: Opened<'_>, archives: Vec<Arc<Archive>>) -> 
         (Opened::Extracted(_), Stack::Userspace { .. }) => return Err(diagnose::userspace_without_fuse()),
         (Opened::Extracted(extracted), Stack::Kernel) => {
             overlay::name_directories(extracted, &layers)?;
-            overlay::mount(&layers, extracted.len(), top, &writable, &root)?.map_err(diagnose::overlay(&writable))?;
+            overlay::mount(&layers, extracted.len(), top, &writable, &root, has_points)?
+                .map_err(diagnose::overlay(&writable))?;
             return Ok(Served::Kernel(None));
         }
         (Opened::Image(_, device), Stack::Kernel) => (device, archives),
@@ -431,8 +438,8 @@ fn stack(request: &Request, opened: Opened<'_>, archives: Vec<Arc<Archive>>) -> 
     let merged = archives.len() > MERGED_FROM;
     let count = if merged { 1 } else { archives.len() };
     let server = serve_image(archives.clone(), device, &layers, request, merged)?;
-    warm::begin(&layers, count, &request.startup);
-    let mounted = apart::run(|| overlay::mount(&layers, count, top, &writable, &root));
+    warm::begin(&layers, count, &request.points, &request.startup);
+    let mounted = apart::run(|| overlay::mount(&layers, count, top, &writable, &root, has_points));
     match mounted.map_err(io_error("start", "a thread"))?? {
         Ok(()) => Ok(Served::Kernel(Some(server))),
         // Another overlay uses the directory, or the writable layer is to lie below.

@@ -10,6 +10,7 @@ use nix::mount::MsFlags;
 
 use super::{Error, diagnose, io_error};
 use crate::cache::Extracted;
+use crate::sandbox::points::{self, Point};
 use crate::session::directory::probe_user_xattr;
 use crate::session::ephemeral;
 
@@ -45,24 +46,37 @@ pub(super) fn memory(data: &Path) -> Result<PathBuf, Error> {
     Ok(place)
 }
 
+/// Makes mount points in memory, at the place where the overlay is to be mounted.
+pub(super) fn lay_out(root: &Path, points: &[Point]) -> Result<(), Error> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    nix::mount::mount(Some("fim"), root, Some("tmpfs"), flags, Some("mode=755"))
+        .map_err(diagnose::mount("mount", "a place for mount points (tmpfs)"))?;
+    points::lay_out(root, points);
+    Ok(())
+}
+
 /// Mounts the overlay of `count` layers below `layers`, `top` on them, with `writable/root` as the writable layer at
-/// `target`; the inner error is the kernel's own.
+/// `target`; what `target` shows until then is the lowest layer when `on_target`. The inner error is the kernel's own.
 pub(crate) fn mount(
     layers: &Path,
     count: usize,
     top: Option<&Path>,
     writable: &Path,
     target: &Path,
+    on_target: bool,
 ) -> Result<Result<(), Errno>, Error> {
     let open = |path: &Path| File::open(path).map_err(io_error("open", path.display().to_string()));
     let (upper, work) = (open(&writable.join("root"))?, open(&writable.join("work"))?);
     let top = top.map(open).transpose()?;
     let on_top = top.as_ref().map_or_else(String::new, |top| format!("/proc/thread-self/fd/{}:", top.as_raw_fd()));
+    let bottom = on_target.then(|| open(target)).transpose()?;
+    let below =
+        bottom.as_ref().map_or_else(String::new, |bottom| format!(":/proc/thread-self/fd/{}", bottom.as_raw_fd()));
     // Short relative names keep 400 layers within the one page that mount(2) takes, and descriptors spare any path
     // from being parsed for commas and colons.
     std::env::set_current_dir(layers).map_err(io_error("enter", layers.display().to_string()))?;
     let options = format!(
-        "userxattr,lowerdir={on_top}{},upperdir=/proc/thread-self/fd/{},workdir=/proc/thread-self/fd/{}",
+        "userxattr,lowerdir={on_top}{}{below},upperdir=/proc/thread-self/fd/{},workdir=/proc/thread-self/fd/{}",
         lower(count),
         upper.as_raw_fd(),
         work.as_raw_fd()

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, PosixFadviseAdvice, ResolveFlag, openat2, posix_fadvise};
 
+use crate::sandbox::points::Point;
 use crate::sys::{descriptor, process};
 
 /// Bytes of one request to read ahead: more, and the kernel leaves out the rest (`VM_READAHEAD_PAGES`).
@@ -19,18 +20,20 @@ const BYTES_MAX: u64 = 8 << 20;
 /// its own. Names, links, attributes and contents are in the kernel's caches then, so that the overlay need not ask for
 /// them one by one while the user waits. Nothing depends on it, and nothing is told if it fails.
 ///
+/// `points`, of which most do not exist, are looked up before, so that the kernel knows.
+///
 /// On a single processor there is nobody to do it meanwhile.
-pub(super) fn begin(directory: &Path, count: usize, files: &[Vec<u8>]) {
-    if files.is_empty() || process::processors() < 2 {
+pub(super) fn begin(directory: &Path, count: usize, points: &[Point], files: &[Vec<u8>]) {
+    if points.is_empty() && files.is_empty() || process::processors() < 2 {
         return;
     }
     let layers: Vec<PathBuf> = (0..count).rev().map(|layer| directory.join(layer.to_string())).collect();
-    let files = files.to_vec();
+    let (points, files) = (points.to_vec(), files.to_vec());
     let read = move || {
         // A thread that waits for the server it is part of must not be what keeps the server's device open: should the
         // process be killed, nobody would ever answer, nor be told that nobody will.
         if descriptor::own_empty_table().is_ok() {
-            let bytes = read(&layers, files);
+            let bytes = read(&layers, &points, files);
             log::debug!("Read {bytes} bytes ahead");
         }
     };
@@ -39,8 +42,12 @@ pub(super) fn begin(directory: &Path, count: usize, files: &[Vec<u8>]) {
 }
 
 /// Returns how many bytes it has asked for.
-fn read(layers: &[PathBuf], files: Vec<Vec<u8>>) -> u64 {
+fn read(layers: &[PathBuf], points: &[Point], files: Vec<Vec<u8>>) -> u64 {
     let roots: Vec<OwnedFd> = layers.iter().filter_map(|path| names(path)).collect();
+    for point in points {
+        let path = point.path.strip_prefix("/").unwrap_or(&point.path);
+        roots.iter().for_each(|root| drop(open(root, path)));
+    }
     let mut left = BYTES_MAX;
     for path in files {
         let path = PathBuf::from(OsString::from_vec(path));
@@ -98,7 +105,7 @@ mod tests {
         symlink("/usr/lib", layers[1].join("lib")).unwrap();
         symlink("../../outside", layers[1].join("escape")).unwrap();
         nix::unistd::mkfifo(&layers[1].join("fifo"), Mode::S_IRWXU).unwrap();
-        let bytes = |names: &[&str]| read(&layers, names.iter().map(|name| name.as_bytes().to_vec()).collect());
+        let bytes = |names: &[&str]| read(&layers, &[], names.iter().map(|name| name.as_bytes().to_vec()).collect());
         assert_eq!(bytes(&["lib/both"]), 200, "a link of a layer stays in the layer");
         assert_eq!(bytes(&["usr/lib/both", "usr/lib/lower"]), 3010);
         assert_eq!(bytes(&["fifo", "escape", "usr", "missing", "usr/lib/lower"]), 3000);

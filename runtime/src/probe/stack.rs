@@ -56,7 +56,7 @@ pub fn overlay(place: &Path) -> Verdict {
         let (layers, target) = (scratch.join("layers"), scratch.join("target"));
         let made = fs::create_dir_all(layers.join("0/lower")).and_then(|()| fs::create_dir(&target));
         made.map_err(|error| Refusal::io("fill a tmpfs", error, CHECK))?;
-        stack::mount(&layers, 1, None, place, &target)?.map_err(diagnose::overlay(place))?;
+        stack::mount(&layers, 1, None, place, &target, false)?.map_err(diagnose::overlay(place))?;
         let (below, file) = (target.join("lower"), target.join("file"));
         fs::write(below.join("file"), "")
             .and_then(|()| fs::rename(below.join("file"), &file))

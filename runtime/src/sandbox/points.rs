@@ -7,12 +7,42 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
+
+/// Permission bits of a file that is a mount point of a layout. The sticky bit means nothing on a file; here it tells an empty
+/// file that nobody has put there.
+pub(crate) const MODE: u32 = 0o1644;
+
+/// A mount point that instances are going to need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Point {
+    /// Absolute path of the root.
+    pub path: PathBuf,
+    /// Whether it is a directory.
+    pub is_directory: bool,
+}
+
+/// Makes mount points in a directory that is to be the lowest layer of a session, where they show unless a layer has
+/// something at their paths. One that cannot be made is made by the instance that needs it.
+pub fn lay_out(directory: &Path, points: &[Point]) {
+    for point in points {
+        let path = directory.join(inside(&point.path));
+        if path.parent().is_some_and(|parent| fs::create_dir_all(parent).is_err()) {
+            continue;
+        }
+        // What is there already was asked for twice.
+        let _ = if point.is_directory {
+            fs::create_dir(&path)
+        } else {
+            File::options().write(true).create_new(true).mode(MODE).open(&path).map(drop)
+        };
+    }
+}
 
 /// File in the data directory that lists them, each with a NUL behind it.
 pub const FILE: &str = "mount-points";
@@ -29,7 +59,7 @@ impl Journal {
     /// As open(2).
     pub fn open(data: &Path) -> io::Result<Self> {
         let mut options = File::options();
-        options.read(true).append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         options.open(data.join(FILE)).map(Self)
     }
 
@@ -37,23 +67,6 @@ impl Journal {
     #[must_use]
     pub fn file(&self) -> &File {
         &self.0
-    }
-
-    /// Whether some instance has made what is at this path of the root.
-    pub(super) fn knows(&self, path: &Path) -> io::Result<bool> {
-        let mut bytes = Vec::new();
-        // From the beginning, whatever was written last.
-        let mut at = 0;
-        loop {
-            let from = bytes.len();
-            bytes.resize(from + 64 * 1024, 0);
-            let read = self.0.read_at(&mut bytes[from..], at)?;
-            bytes.truncate(from + read);
-            at += read as u64;
-            if read == 0 {
-                return Ok(paths(&bytes).any(|recorded| recorded == inside(path)));
-            }
-        }
     }
 
     pub(super) fn record(&self, path: &Path) -> io::Result<()> {
@@ -153,13 +166,8 @@ pub fn recorded(data: &Path) -> io::Result<Vec<PathBuf>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?.read_to_end(&mut bytes)?,
     };
-    Ok(paths(&bytes).collect())
-}
-
-/// The whole entries of a list.
-fn paths(bytes: &[u8]) -> impl Iterator<Item = PathBuf> {
     let whole = bytes.split_inclusive(|&byte| byte == 0).filter_map(|entry| entry.strip_suffix(b"\0"));
-    whole.map(|path| inside(Path::new(std::ffi::OsStr::from_bytes(path))))
+    Ok(whole.map(|path| inside(Path::new(std::ffi::OsStr::from_bytes(path)))).collect())
 }
 
 /// The path without anything that could lead out of the root.
@@ -218,6 +226,25 @@ mod tests {
         assert!(data.join("outside").exists());
         assert_eq!(fs::metadata(data.join(FILE)).unwrap().len(), 0);
         sweep(data, &root).unwrap();
+    }
+
+    #[test]
+    fn mount_points_are_laid_out_and_stay_within() {
+        let base = tempfile::tempdir().unwrap();
+        let root = base.path().join("root");
+        fs::create_dir(&root).unwrap();
+        let point = |path: &str, is_directory| Point { path: path.into(), is_directory };
+        let points = [
+            point("/a/b", true),
+            point("/a/b/c", false),
+            point("/a/b/c/d", true),
+            point("/../e", true),
+            point("/a/b", true),
+        ];
+        lay_out(&root, &points);
+        assert!(root.join("a/b").is_dir() && root.join("e").is_dir() && !base.path().join("e").exists());
+        let file = fs::metadata(root.join("a/b/c")).unwrap();
+        assert!(file.is_file() && file.len() == 0 && file.mode() & 0o7777 == MODE);
     }
 
     #[test]

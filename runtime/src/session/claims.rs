@@ -25,8 +25,13 @@ pub enum Claim {
     Tcp(u16),
     /// A port to which datagrams are sent.
     Udp(u16),
-    /// A well-known name on the user's D-Bus bus.
-    Name(String),
+    /// A well-known name on a D-Bus bus, or all names below one (`NAME.*`).
+    Name {
+        /// Address of the bus, which holds no blank.
+        bus: String,
+        /// The name.
+        name: String,
+    },
 }
 
 impl Claim {
@@ -36,13 +41,37 @@ impl Claim {
         if udp { Self::Udp(number) } else { Self::Tcp(number) }
     }
 
+    /// Whether one of the two takes what the other wants.
+    #[must_use]
+    pub fn meets(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Name { bus, name }, Self::Name { bus: other_bus, name: other }) => {
+                bus == other_bus && (covers(name, other) || covers(other, name))
+            }
+            _ => self == other,
+        }
+    }
+
     fn parse(line: &str) -> Option<Self> {
         match line.split_once(' ')? {
             ("tcp", port) => port.parse().ok().map(Self::Tcp),
             ("udp", port) => port.parse().ok().map(Self::Udp),
-            ("name", name) => Some(Self::Name(name.to_owned())),
+            ("name", rest) => {
+                let (bus, name) = rest.split_once(' ')?;
+                Some(Self::Name { bus: bus.to_owned(), name: name.to_owned() })
+            }
             _ => None,
         }
+    }
+}
+
+/// Whether a name is another, or that of all below which the other is. `NAME.*` is the name itself, too, as
+/// xdg-dbus-proxy(1) has it.
+fn covers(name: &str, other: &str) -> bool {
+    let other = other.strip_suffix(".*").unwrap_or(other);
+    match name.strip_suffix(".*") {
+        Some(above) => other.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')),
+        None => name == other,
     }
 }
 
@@ -51,7 +80,7 @@ impl fmt::Display for Claim {
         match self {
             Self::Tcp(port) => write!(f, "tcp {port}"),
             Self::Udp(port) => write!(f, "udp {port}"),
-            Self::Name(name) => write!(f, "name {name}"),
+            Self::Name { bus, name } => write!(f, "name {bus} {name}"),
         }
     }
 }
@@ -135,16 +164,16 @@ impl fmt::Display for Owner {
     }
 }
 
-/// The live instance that has what `wanted` accepts, among all sessions below `base`, the directory that holds a user's
-/// sessions.
+/// A live instance that has what is wanted, among those sessions below `base`, the directory that holds a user's sessions,
+/// that `counts` accepts.
 #[must_use]
-pub fn owner(base: &Path, wanted: impl Fn(&Claim) -> bool) -> Option<Owner> {
+pub fn owner(base: &Path, wanted: &Claim, counts: impl Fn(&Path) -> bool) -> Option<Owner> {
     let sessions = fs::read_dir(base).into_iter().flatten().flatten().map(|entry| entry.path());
-    sessions.into_iter().find_map(|session| {
+    sessions.filter(|session| counts(session)).find_map(|session| {
         let registry = Registry::new(&session);
         let owns = |id: &u64| {
             let claims = Claims::read(&registry.directory(*id))?;
-            claims.all.iter().any(&wanted).then_some(claims)
+            claims.all.iter().any(|claim| claim.meets(wanted)).then_some(claims)
         };
         let ids = registry.ids().unwrap_or_default();
         let mut owners = ids.iter().filter_map(|id| Some((owns(id)?, registry.instance(*id)?)));
@@ -156,16 +185,33 @@ pub fn owner(base: &Path, wanted: impl Fn(&Claim) -> bool) -> Option<Owner> {
 mod tests {
     use super::*;
 
+    fn name(name: &str) -> Claim {
+        Claim::Name { bus: "unix:path=/b".to_owned(), name: name.to_owned() }
+    }
+
     fn claims() -> Claims {
-        let all = vec![Claim::Tcp(8080), Claim::Udp(53), Claim::Name("org.example.App".to_owned())];
+        let all = vec![Claim::Tcp(8080), Claim::Udp(53), name("org.example.App")];
         Claims { key: "foo".to_owned(), image: OsStr::from_bytes(b"/x/a \xff\nb").into(), all }
     }
 
     #[test]
     fn golden_bytes() {
-        let expected = b"fim-claims 1\nfoo\n3\ntcp 8080\nudp 53\nname org.example.App\n/x/a \xff\nb";
+        let expected = b"fim-claims 1\nfoo\n3\ntcp 8080\nudp 53\nname unix:path=/b org.example.App\n/x/a \xff\nb";
         assert_eq!(claims().encode(), expected);
         assert_eq!(Claims::decode(expected), Some(claims()));
+    }
+
+    #[test]
+    fn names_meet_as_the_filter_reads_them() {
+        for (one, other) in [("a.b", "a.b"), ("a.b", "a.*"), ("a.b", "a.b.*"), ("a.b.*", "a.*"), ("a.*", "a.b.c")] {
+            assert!(name(one).meets(&name(other)) && name(other).meets(&name(one)), "{one} {other}");
+        }
+        for (one, other) in [("a.b", "a.bc"), ("a.b.*", "a.bc"), ("a.b", "a.b.c"), ("a.b.*", "a.c.*")] {
+            assert!(!name(one).meets(&name(other)) && !name(other).meets(&name(one)), "{one} {other}");
+        }
+        let elsewhere = Claim::Name { bus: "unix:path=/c".to_owned(), name: "a.b".to_owned() };
+        assert!(!name("a.b").meets(&elsewhere));
+        assert!(Claim::Tcp(1).meets(&Claim::Tcp(1)) && !Claim::Tcp(1).meets(&Claim::Udp(1)));
     }
 
     #[test]

@@ -1,29 +1,7 @@
-# The cases of the guest. Each is a function; its exit code and what it says go to the console in a block of their own.
-export PATH=/bin
-printf 'root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n' > /etc/passwd
-printf 'user:x:1000:\n' > /etc/group
-chmod 1777 /tmp
-chmod 666 /dev/fuse /dev/null
-mount -t ext4 /dev/vdc /home
-mkdir /home/user
-head -c "$(cat /guest/image-size)" /dev/vdd > /home/user/app
-chmod 755 /home/user/app
-chown -R 1000:1000 /home/user /run/user/1000
-chmod 700 /run/user/1000
+# The cases of the guest.
+. /guest/functions.sh
+image_as /home/user/app
 mount -t securityfs security /sys/kernel/security
-
-# A script as the user, with the rest of the words as its arguments; $IMAGE is the image.
-as_user() {
-    image=$1
-    shift
-    su user -c "cd ${image%/*} && HOME=/home/user XDG_RUNTIME_DIR=/run/user/1000 IMAGE=$image exec sh $*"
-}
-
-# As udisks does it.
-udisks() {
-    mkdir -p "$3"
-    mount -t "$1" -o "nosuid,nodev,relatime,uid=1000,gid=1000,fmask=0022,dmask=0022,$4" "$2" "$3"
-}
 
 old_kernel() {
     as_user /home/user/app /guest/smoke.sh
@@ -48,11 +26,11 @@ on_a_stick() {
 }
 
 vfat() {
-    on_a_stick vfat /dev/vda shortname=mixed,utf8=1,showexec,flush app.com
+    on_a_stick vfat /dev/vda $VFAT app.com
 }
 
 exfat() {
-    on_a_stick exfat /dev/vdb iocharset=utf8,errors=remount-ro app
+    on_a_stick exfat /dev/vdb $EXFAT app
 }
 
 userns_switch() {
@@ -89,15 +67,5 @@ pulled() {
     return 0
 }
 
-run() {
-    code=0
-    "$1" > /tmp/out 2> /tmp/err || code=$?
-    echo "== $1 $code"
-    sed 's/^/1 /' /tmp/out
-    sed 's/^/2 /' /tmp/err
-    echo "== end of $1"
-}
-
 for case in old_kernel vfat exfat userns_switch apparmor pulled; do run $case; done
-echo "== all done"
-poweroff -f
+finish

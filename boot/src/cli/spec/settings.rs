@@ -36,7 +36,7 @@ pub(super) const PERMS: Spec = Spec {
         "Permissions: all,audio,certs,dbus_system,dbus_user,dev,fonts,gpu,home,input,locale,media,network,optical,shm,udev,usb,wayland,xorg",
         "The 'all' permission sets all available permissions and cannot be combined with other permissions",
         "Nothing is granted by default. 'all' does not include the portal (fim-portal).",
-        "dbus_user and dbus_system go through a filter where the host has xdg-dbus-proxy. FIM_DBUS_TALK, FIM_DBUS_OWN and FIM_DBUS_SYSTEM_TALK, stored with fim-env or set by the caller, add names to it, separated by commas.",
+        "dbus_user and dbus_system go through a filter where the host has xdg-dbus-proxy. FIM_DBUS_TALK, FIM_DBUS_OWN and FIM_DBUS_SYSTEM_TALK, stored with fim-env or set by the caller, add names to it, separated by commas. A name that an instance of another installation may own is refused at the start.",
         "What a permission names and the host lacks is passed over; 'explain' shows it.",
         RUNNING,
     ],

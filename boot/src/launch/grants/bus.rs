@@ -82,6 +82,13 @@ fn added(scene: &Scene, variable: &str, rule: &str) -> Vec<String> {
     names.split(',').filter(|name| is_name(name)).map(|name| format!("--{rule}={name}")).collect()
 }
 
+/// The names among these rules that somebody has asked to own. Those that every program may own tell instances apart by
+/// themselves (`org.mpris.MediaPlayer2.PLAYER.instanceN`).
+pub(super) fn asked_for(rules: &[String]) -> impl Iterator<Item = &str> {
+    let asked = rules.iter().filter(|rule| !USER.contains(&rule.as_str()));
+    asked.filter_map(|rule| rule.strip_prefix("--own="))
+}
+
 pub(super) fn user(gifts: &mut Gifts, scene: &Scene) {
     let usual = scene.runtime().join("bus");
     let mut rules: Vec<String> = USER.map(str::to_owned).to_vec();

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use runtime::image::{Permission, PermissionSet};
 use runtime::sandbox::plan::{Access, Account, Step};
+use runtime::session::claims::Claim;
 
 use super::facts::Caller;
 use host::Host;
@@ -203,6 +204,17 @@ pub(super) fn steps(grants: &[Grant]) -> Vec<Step> {
         }
     }
     steps
+}
+
+/// The names that were asked for by name on buses behind a filter.
+pub(super) fn owned_names(grants: &[Grant]) -> Vec<Claim> {
+    let names = |grant: &Grant| match &grant.gift {
+        Gift::Bus { address, rules, .. } => bus::asked_for(rules)
+            .map(|name| Claim::Name { bus: address.replace(' ', "%20"), name: name.to_owned() })
+            .collect(),
+        _ => Vec::new(),
+    };
+    grants.iter().flat_map(names).collect()
 }
 
 /// The variables among the gifts.

@@ -16,7 +16,7 @@ use super::placed::{Meeting, Placed};
 use super::{Entry, Error, Kept, Kind, Layouts, Source, What};
 use crate::sandbox::apply;
 use crate::sandbox::plan::Fresh;
-use crate::sandbox::points::Journal;
+use crate::sandbox::points::{self, Journal};
 use crate::sys::mount::{self, Detached};
 use crate::sys::status::Status;
 
@@ -110,13 +110,32 @@ pub(super) fn mount_of(fd: impl AsFd) -> nix::Result<u64> {
     Status::of(fd, 0, libc::STATX_MNT_ID).map(|status| status.stx_mnt_id)
 }
 
-/// Makes an empty directory or file; one that is there is fine.
-pub(super) fn create(directory: impl AsFd, name: &OsStr, is_directory: bool) -> nix::Result<()> {
-    let made = if is_directory {
-        mkdirat(directory, name, Mode::from_bits_truncate(0o755))
-    } else {
+/// What is made where something is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Made {
+    Directory,
+    /// A file that is a mount point.
+    Point,
+    File,
+}
+
+impl Made {
+    /// What a mount of a directory, or of something else, is mounted on.
+    pub(super) fn point(is_directory: bool) -> Self {
+        if is_directory { Self::Directory } else { Self::Point }
+    }
+}
+
+/// Makes an empty object; one that is there is fine.
+pub(super) fn create(directory: impl AsFd, name: &OsStr, what: Made) -> nix::Result<()> {
+    let file = |mode: u32| {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        openat(directory, name, flags, Mode::from_bits_truncate(0o644)).map(drop)
+        openat(&directory, name, flags, Mode::from_bits_truncate(mode)).map(drop)
+    };
+    let made = match what {
+        Made::Directory => mkdirat(&directory, name, Mode::from_bits_truncate(0o755)),
+        Made::Point => file(points::MODE),
+        Made::File => file(0o644),
     };
     match made {
         Err(Errno::EEXIST) => Ok(()),
@@ -232,7 +251,7 @@ impl<'a> Builder<'a> {
                 };
                 let up = self.directory(entry, up)?;
                 self.may_be(entry, &up, &up.path.join(name))?;
-                self.make(entry, &up, name, true)?
+                self.make(entry, &up, name, Made::Directory)?
             }
             Err(errno) => return Err(step(entry, "open the directory", path)(errno)),
         };
@@ -246,18 +265,19 @@ impl<'a> Builder<'a> {
     }
 
     /// Makes an empty object, and opens it. In the root, it is written down first.
-    fn make(&self, entry: &Entry, up: &Directory, name: &OsStr, is_directory: bool) -> Result<Directory, Error> {
+    fn make(&self, entry: &Entry, up: &Directory, name: &OsStr, what: Made) -> Result<Directory, Error> {
+        let is_directory = what == Made::Directory;
         let path = up.path.join(name);
         let in_root = self.placed.in_root(&up.path);
         if let (Some(journal), Some(place)) = (self.journal, &in_root) {
             journal.record(&place.join(name)).map_err(io_step(entry, "write down the mount point", &path))?;
         }
-        let made = match (create(&up.fd, name, is_directory), in_root) {
+        let made = match (create(&up.fd, name, what), in_root) {
             // Seen through a read-only mount of the root.
             (Err(Errno::EROFS), Some(place)) => self.bare(entry).and_then(|bare| {
                 let links = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
                 walk(bare, &place, OFlag::O_DIRECTORY, links)
-                    .and_then(|up| create(up, name, is_directory))
+                    .and_then(|up| create(up, name, what))
                     .map_err(step(entry, "make", &path))
             }),
             (made, _) => made.map_err(step(entry, "make", &path)),
@@ -298,7 +318,9 @@ impl<'a> Builder<'a> {
             Ok(fd) => fd,
             Err(Errno::ENOENT) if own => return Ok(None),
             Err(Errno::ENOENT) => {
-                return self.make(entry, directory, name, wanted == Kind::Directory).map(|made| Some(made.fd));
+                return self
+                    .make(entry, directory, name, Made::point(wanted == Kind::Directory))
+                    .map(|made| Some(made.fd));
             }
             Err(errno) => return Err(step(entry, "open", path)(errno)),
         };
@@ -312,12 +334,13 @@ impl<'a> Builder<'a> {
         {
             return Ok(None);
         }
-        if existing == Kind::File && wanted == Kind::Symlink && stat.st_size == 0 {
-            // Perhaps the mount point of another instance.
-            let known = |journal: &Journal| root_path.as_ref().is_some_and(|path| journal.knows(path).unwrap_or(false));
-            if self.journal.is_some_and(known) {
-                return Ok(Some(fd));
-            }
+        // A mount point of the session's, or of another instance.
+        if existing == Kind::File
+            && stat.st_size == 0
+            && stat.st_mode & 0o7777 == points::MODE
+            && wanted == Kind::Symlink
+        {
+            return Ok(Some(fd));
         }
         if !entry.replace {
             return Err(Error::Type { name: entry.name.clone(), existing, wanted });
@@ -327,7 +350,7 @@ impl<'a> Builder<'a> {
         }
         // The kernel mounts directories on directories only, and everything else on everything else.
         let directory = self.rebuild(entry, directory, name)?;
-        self.make(entry, &directory, name, wanted == Kind::Directory).map(|made| Some(made.fd))
+        self.make(entry, &directory, name, Made::point(wanted == Kind::Directory)).map(|made| Some(made.fd))
     }
 
     /// Opens what is to appear, made where it is missing.
@@ -374,7 +397,10 @@ impl<'a> Builder<'a> {
             let is_last = so_far == source.rest;
             up = match walk(base, &so_far, OFlag::empty(), inside) {
                 Ok(fd) => opened(fd)?,
-                Err(Errno::ENOENT) => self.make(entry, &up, name, is_directory || !is_last)?,
+                Err(Errno::ENOENT) => {
+                    let what = if is_directory || !is_last { Made::Directory } else { Made::File };
+                    self.make(entry, &up, name, what)?
+                }
                 Err(errno) => return Err(step(entry, "open the source", source.base.join(&so_far))(errno)),
             };
         }
@@ -398,7 +424,7 @@ impl<'a> Builder<'a> {
         let directory = match self.links.take() {
             Some(directory) => directory,
             None => {
-                create(AT_FDCWD, OsStr::new(LINKS), true)?;
+                create(AT_FDCWD, OsStr::new(LINKS), Made::Directory)?;
                 openat(AT_FDCWD, LINKS, PATH | OFlag::O_DIRECTORY, Mode::empty())?
             }
         };

@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+use self::placed::Placed;
+use super::points::Point;
+
 pub use build::place;
 
 /// The layouts of an instance.
@@ -29,6 +32,28 @@ pub struct Layouts {
 }
 
 impl Layouts {
+    /// Mount points in the root that the instance needs, should the root lack them: those of the targets, and sources that
+    /// are to be in the root.
+    #[must_use]
+    pub fn points(&self) -> Vec<Point> {
+        let mut placed = Placed::new(&self.view, &self.data);
+        let mut points = Vec::new();
+        for Entry { name, target, what, .. } in &self.entries {
+            let source = match what {
+                What::Directory(source) | What::File(source) => placed.in_root(&source.path()),
+                What::Symlink(_) | What::Tmpfs => None,
+            };
+            let is_directory = what.kind() == Kind::Directory;
+            let place = placed.in_root(target);
+            let own = matches!(what, What::Symlink(to) if place.is_some() && placed.in_root(to) == place);
+            // Of two at one path, the first is made: a source before the target that shows it.
+            let all = source.iter().chain(place.iter().filter(|_| !own));
+            points.extend(all.map(|path| Point { path: path.clone(), is_directory }));
+            placed.add(target.clone(), name, source.filter(|_| is_directory));
+        }
+        points
+    }
+
     /// Where the instance has a file system of its own that ends with it.
     pub(super) fn passing(&self) -> Vec<PathBuf> {
         self.entries.iter().filter(|entry| entry.what == What::Tmpfs).map(|entry| entry.target.clone()).collect()
@@ -267,6 +292,32 @@ mod tests {
         ] {
             assert_eq!(what.fits(kind), fits, "{what:?} {kind:?}");
         }
+    }
+
+    #[test]
+    fn points_are_where_the_root_has_to_have_them() {
+        let source = |base: &str, rest: &str| Source { name: String::new(), base: base.into(), rest: rest.into() };
+        let entry = |target: &str, what| Entry { name: target.into(), target: target.into(), what, replace: false };
+        let layouts = Layouts {
+            entries: vec![
+                entry("/a", What::Directory(source("/v", "opt/a"))),
+                entry("/a/b", What::Tmpfs),
+                entry("/a/b/c", What::Tmpfs),
+                entry("/d", What::Directory(source("/data", "d"))),
+                entry("/d/e", What::File(source("/data", "e"))),
+                entry("/v/api/Gemfile", What::File(source("/data", "Gemfile"))),
+                entry("/data/x", What::Tmpfs),
+                entry("/l", What::Symlink("/v/x".into())),
+                entry("/own", What::Symlink("/v/own".into())),
+            ],
+            view: "/v".into(),
+            data: vec!["/data".into()],
+            kept: &[],
+        };
+        let found: Vec<_> = layouts.points().into_iter().map(|point| (point.path, point.is_directory)).collect();
+        let expected =
+            [("/opt/a", true), ("/a", true), ("/opt/a/b", true), ("/d", true), ("/api/Gemfile", false), ("/l", false)];
+        assert_eq!(found, expected.map(|(path, is_directory)| (PathBuf::from(path), is_directory)));
     }
 
     #[test]

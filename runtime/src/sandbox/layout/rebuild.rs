@@ -15,7 +15,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{UnlinkatFlags, chdir, fchdir, pivot_root, symlinkat, unlinkat};
 
-use super::build::{Builder, Directory, LINKS, PATH, create, mount_of, name_in, step};
+use super::build::{Builder, Directory, LINKS, Made, PATH, create, mount_of, name_in, step};
 use super::{Entry, Error, Kind};
 use crate::sandbox::apply;
 use crate::sandbox::plan::Fresh;
@@ -61,7 +61,7 @@ impl Builder<'_> {
         let is_root = old.path == Path::new("/");
         if is_root {
             self.bare(entry)?;
-            create(AT_FDCWD, OsStr::new(LINKS), true).map_err(failed("make anew"))?;
+            create(AT_FDCWD, OsStr::new(LINKS), Made::Directory).map_err(failed("make anew"))?;
             let point = openat(AT_FDCWD, LINKS, PATH | OFlag::O_DIRECTORY, Mode::empty());
             mount::attach(fresh, point.map_err(failed("make anew"))?).map_err(failed("make anew"))?;
         } else {
@@ -132,7 +132,7 @@ impl Builder<'_> {
                 if ours {
                     self.mounts.push(mount_of(&mount)?);
                 }
-                create(directory, name, is_directory)?;
+                create(directory, name, Made::point(is_directory))?;
                 mount::attach(mount, name_in(directory, name, OFlag::empty())?)
             }
         }
