@@ -22,9 +22,9 @@ fn signed(path: &std::path::Path, key: &SecretKey) {
 fn the_statement_is_that_of_the_format() {
     let (_directory, path) = image();
     let image = open(&path);
-    let statement = statement::encode(&image.superblock.uuid, &Digest([7; 32]), &image.config);
+    let statement = statement::encode(&Uuid([9; 16]), &Digest([7; 32]), &image.config);
     assert!(statement.starts_with(b"fim image statement 1\n"));
-    assert_eq!(Digest::of(&statement).to_string(), "d84261354bc6366fc175a2bf934bc91b50cc37c89238f51f8e6a390366973169");
+    assert_eq!(Digest::of(&statement).to_string(), "ae2962d5f7110f9a835d56d041e29d196729bb54acdd2b9106fc35a97c16010e");
 }
 
 #[test]
