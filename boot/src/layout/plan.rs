@@ -8,7 +8,7 @@ use runtime::image::declared::{Layout, LayoutKind};
 use runtime::sandbox::layout::{Entry, Kept, Layouts, Source, What};
 
 use super::kept::KEPT;
-use super::word::{Base, Invalid, Places, Word};
+use super::word::{Invalid, Places, Word};
 
 /// Most layouts of an installation.
 pub const MAX: usize = 1000;
@@ -198,12 +198,12 @@ fn parse(layout: &Layout, places: &Places) -> Result<Parsed, Problem> {
     let path = target.path(places);
     if target.rest.as_os_str().is_empty() {
         let reason = match target.base {
-            Base::Guest => "it would hide everything",
-            _ => "it is where the files of the installation are",
+            None => "it would hide everything",
+            Some(_) => "it is where the files of the installation are",
         };
         return Err(kept(&path, reason));
     }
-    if target.base == Base::Guest
+    if target.base.is_none()
         && let Some(found) = Kept::find(KEPT, &path)
     {
         return Err(kept(Path::new(found.path), found.reason));
@@ -212,7 +212,7 @@ fn parse(layout: &Layout, places: &Places) -> Result<Parsed, Problem> {
         LayoutKind::Tmpfs => None,
         _ => {
             let source = word("source", &layout.source)?;
-            if source.base == Base::Guest {
+            if source.base.is_none() {
                 return Err(Problem::Source { name, text: source.to_string() });
             }
             let path = source.path(places);

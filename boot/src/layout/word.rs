@@ -5,31 +5,13 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-/// Where a path begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Base {
-    /// The root of the guest.
-    Guest,
-    /// Files of the application, read-only.
-    Root,
-    /// Data of a revision.
-    Data,
-    /// Data of all revisions.
-    Common,
-}
-
-/// Names of the directories that a path can begin with, each with that of snap.
-const NAMES: [(Base, &str, &str); 3] = [
-    (Base::Root, "FIM_ROOT_DIR", "SNAP"),
-    (Base::Data, "FIM_DATA", "SNAP_DATA"),
-    (Base::Common, "FIM_COMMON", "SNAP_COMMON"),
-];
+use runtime::installation::places::{self, Place};
 
 /// A path, without `.`, `..` and doubled slashes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Word {
-    /// Where it begins.
-    pub base: Base,
+    /// Where it begins; `None` is the root of the guest.
+    pub base: Option<Place>,
     /// Below that.
     pub rest: PathBuf,
 }
@@ -48,12 +30,12 @@ pub struct Places {
 impl Places {
     /// Where a path begins.
     #[must_use]
-    pub fn of(&self, base: Base) -> &Path {
+    pub fn of(&self, base: Option<Place>) -> &Path {
         match base {
-            Base::Guest => Path::new("/"),
-            Base::Root => &self.root,
-            Base::Data => &self.data,
-            Base::Common => &self.common,
+            None => Path::new("/"),
+            Some(Place::Root) => &self.root,
+            Some(Place::Data) => &self.data,
+            Some(Place::Common) => &self.common,
         }
     }
 }
@@ -86,24 +68,13 @@ const PATH_MAX: usize = 4096;
 /// The name of the machine in the paths of Debian's libraries.
 const TRIPLET: &str = "SNAPCRAFT_ARCH_TRIPLET";
 
-/// Splits `$NAME` or `${NAME}` off the beginning of a text.
-fn variable(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let rest = text.strip_prefix(b"$")?;
-    if let Some(braced) = rest.strip_prefix(b"{") {
-        let end = braced.iter().position(|&byte| byte == b'}')?;
-        return Some((&braced[..end], &braced[end + 1..]));
-    }
-    let end = rest.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_').unwrap_or(rest.len());
-    Some(rest.split_at(end))
-}
-
 /// Replaces the name of the machine, which snapcraft knows; any other variable is refused.
 fn without_variables(text: &[u8]) -> Result<Vec<u8>, Invalid> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.iter().position(|&byte| byte == b'$') {
         out.extend_from_slice(&rest[..at]);
-        let (name, behind) = variable(&rest[at..]).ok_or(Invalid::Variable)?;
+        let (name, behind) = places::variable(&rest[at..]).ok_or(Invalid::Variable)?;
         if name != TRIPLET.as_bytes() {
             return Err(Invalid::Variable);
         }
@@ -126,14 +97,9 @@ impl Word {
         if text.len() >= PATH_MAX {
             return Err(Invalid::Long);
         }
-        let named = variable(text).and_then(|(name, rest)| {
-            let known =
-                NAMES.iter().find(|(_, ours, snaps)| [ours, snaps].iter().any(|known| known.as_bytes() == name));
-            Some((known?.0, rest)).filter(|(_, rest)| rest.first().is_none_or(|&byte| byte == b'/'))
-        });
-        let (base, rest) = match named {
-            Some(found) => found,
-            None if text.first() == Some(&b'/') => (Base::Guest, text),
+        let (base, rest) = match Place::begin(text) {
+            Some((place, rest)) => (Some(place), rest),
+            None if text.first() == Some(&b'/') => (None, text),
             None => return Err(Invalid::Start),
         };
         let mut path = PathBuf::new();
@@ -156,10 +122,7 @@ impl Word {
     /// The word as it is stored, which [`Word::parse`] reads.
     #[must_use]
     pub fn stored(&self) -> Vec<u8> {
-        let mut stored = match NAMES.iter().find(|(base, ..)| *base == self.base) {
-            Some((_, name, _)) => OsString::from(format!("${name}")),
-            None => OsString::new(),
-        };
+        let mut stored = self.base.map_or_else(OsString::new, |place| format!("${}", place.variable()).into());
         if stored.is_empty() || !self.rest.as_os_str().is_empty() {
             stored.push("/");
             stored.push(&self.rest);

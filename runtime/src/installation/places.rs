@@ -29,6 +29,15 @@ impl Place {
     pub fn variable(self) -> &'static str {
         Self::NAMES[self as usize].1
     }
+
+    /// The place that a path begins with, and what follows its variable: nothing, or a slash and more.
+    #[must_use]
+    pub fn begin(path: &[u8]) -> Option<(Self, &[u8])> {
+        let (name, rest) = variable(path)?;
+        let (place, ..) =
+            Self::NAMES.into_iter().find(|(_, ours, snap)| [ours, snap].iter().any(|n| n.as_bytes() == name))?;
+        (rest.is_empty() || rest.starts_with(b"/")).then_some((place, rest))
+    }
 }
 
 /// A path below a place.
@@ -60,7 +69,7 @@ impl Placed {
     /// A path that begins otherwise, or could lead out of the place.
     pub fn parse(word: &[u8]) -> Result<Self, Misplaced> {
         let refuse = |reason| Misplaced { path: String::from_utf8_lossy(word).into_owned(), reason };
-        let (place, rest) = begin(word).ok_or_else(|| refuse("begins with no place of the installation"))?;
+        let (place, rest) = Place::begin(word).ok_or_else(|| refuse("begins with no place of the installation"))?;
         if rest.contains(&0) {
             return Err(refuse("holds a NUL byte"));
         }
@@ -87,19 +96,16 @@ impl Placed {
     }
 }
 
-/// The place that a path begins with, and what follows its variable: nothing, or a slash and more.
-fn begin(word: &[u8]) -> Option<(Place, &[u8])> {
-    let rest = word.strip_prefix(b"$")?;
-    let (name, rest) = match rest.strip_prefix(b"{") {
-        Some(braced) => {
-            let end = braced.iter().position(|&byte| byte == b'}')?;
-            (&braced[..end], &braced[end + 1..])
-        }
-        None => rest.split_at(rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len())),
-    };
-    let (place, ..) =
-        Place::NAMES.into_iter().find(|(_, ours, snap)| [ours, snap].iter().any(|n| n.as_bytes() == name))?;
-    (rest.is_empty() || rest.starts_with(b"/")).then_some((place, rest))
+/// Splits `$NAME` or `${NAME}` off the beginning of a text.
+#[must_use]
+pub fn variable(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let rest = text.strip_prefix(b"$")?;
+    if let Some(braced) = rest.strip_prefix(b"{") {
+        let end = braced.iter().position(|&byte| byte == b'}')?;
+        return Some((&braced[..end], &braced[end + 1..]));
+    }
+    let end = rest.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_').unwrap_or(rest.len());
+    Some(rest.split_at(end))
 }
 
 impl fmt::Display for Placed {
