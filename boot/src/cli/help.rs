@@ -55,6 +55,8 @@ mod tests {
     #[test]
     fn the_overview_names_every_command() {
         let text = overview();
+        let names: std::collections::BTreeSet<_> = COMMANDS.iter().map(|spec| spec.name).collect();
+        assert_eq!(names.len(), COMMANDS.len(), "each once");
         for spec in COMMANDS {
             assert!(text.contains(&format!("fim-{} ", spec.name)), "{}", spec.name);
         }

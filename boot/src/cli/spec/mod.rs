@@ -115,8 +115,6 @@ pub const COMMANDS: &[Spec] = &[
     services::PORT,
     services::SERVICE,
     content::CONTENT,
-    content::CONTENT,
-    services::SERVICE,
     layers::LAYER,
     layers::OCI,
     layers::DATA,
