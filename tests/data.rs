@@ -77,7 +77,7 @@ fn an_ephemeral_start_leaves_nothing_however_it_ends() {
     for name in ["fim-host", "fim-mount"] {
         tree.named(name).kill();
     }
-    tree.0.iter().for_each(harness::process::Member::kill);
+    tree.0.iter().for_each(harness::process::Member::end);
     running.wait_as_it_is();
     tree.wait_gone();
     world.assert_no_mounts();

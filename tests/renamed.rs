@@ -184,8 +184,9 @@ fn data_that_cannot_be_moved_is_used_where_it_is() {
     // Root may write anywhere; a mount point cannot be renamed by anybody.
     let world = with_note();
     let script = "set -e; mkdir far; mount -t tmpfs none far; cp -a app.flatimage far/; rm app.flatimage; cd far
+        ended() { flock ../.app.flatimage.data/session.lock true; }
         ./app.flatimage fim-exec cat /note; ./app.flatimage fim-exec sh -c 'cat /note; echo more > /more'
-        ./app.flatimage fim-data path; mv app.flatimage b; ./b fim-exec cat /more
+        ./app.flatimage fim-data path; ended; mv app.flatimage b; ./b fim-exec cat /more; ended
         cp b ../copy; ../copy fim-exec ls / | grep -c more || true";
     let outcome = world.in_namespace(script).run().succeeds();
     let data = world.data();

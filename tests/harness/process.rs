@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -259,6 +260,14 @@ pub struct Member {
 impl Member {
     pub fn kill(&self) {
         pidfd_signal(&self.pidfd, Signal::SIGKILL as i32).unwrap_or_else(|errno| panic!("kill {}: {errno}", self.name));
+    }
+
+    /// Kills it unless it has gone.
+    pub fn end(&self) {
+        match pidfd_signal(&self.pidfd, Signal::SIGKILL as i32) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => panic!("kill {}: {errno}", self.name),
+        }
     }
 
     #[track_caller]

@@ -93,17 +93,20 @@ impl<'a> Former<'a> {
             Found::Several(found) => return Err(self.unclear(&found)),
         };
         let shown = holder.display();
+        let ours = BelongsTo::image(&self.invocation.image.superblock.uuid, &self.invocation.path);
         let Some(held) = hold(&holder, self.ending)? else {
-            report(&format!(
-                "note: data of this image stays in {shown}, named after a former name, while it is in use"
-            ));
+            // Where this image uses it already, that was said.
+            if BelongsTo::read(&holder).as_ref() != Some(&ours) {
+                report(&format!(
+                    "note: data of this image stays in {shown}, named after a former name, while it is in use"
+                ));
+            }
             return Ok(());
         };
         if !held.iter().all(Held::is_current) {
             // Another start was quicker.
             return Ok(());
         }
-        let ours = BelongsTo::image(&self.invocation.image.superblock.uuid, &self.invocation.path);
         match self.follow_links(&holder).and_then(|()| fs::rename(&holder, &self.proper)) {
             Ok(()) => {
                 let now = self.proper.display();
