@@ -117,8 +117,12 @@ fn plain_marks_become_those_of_a_layer() {
     let reference = layers::changeable();
     reference.root_sh(CHANGES).env("FIM_OVERLAY", OWN).run().succeeds().quietly();
     reference.wait_for_end();
-    // Mount points were made there: whether its time is another one depends on the second in which its tree was made.
-    let changes = |world: &World| world.app(&["fim-layer", "diff"]).prints().replace("M:0:0:/etc\n", "");
+    // Whether a directory has another time depends on the second in which its tree was made; that of /opt has another mode.
+    let is_sure = |line: &&str| !line.starts_with("M:0:0:") || *line == "M:0:0:/opt";
+    let changes = |world: &World| {
+        let diff = world.app(&["fim-layer", "diff"]).prints();
+        diff.lines().filter(is_sure).map(|line| format!("{line}\n")).collect::<String>()
+    };
     assert_eq!(changes(&world), changes(&reference));
     assert!(changes(&world).contains("A:3:0:/srv/.wh.d/.wh.f\n"), "{}", changes(&world));
     world.app(&["fim-layer", "commit", "binary", "--level", "0"]).run().succeeds().quietly();
