@@ -112,8 +112,12 @@ install() {
 need_rust() {
     local wanted have
     wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")
-    if ! have=$(cargo --version 2>/dev/null); then
+    if ! command -v cargo >/dev/null; then
         echo "install-deps: no Rust toolchain: cargo is not in PATH; install Rust $wanted or newer from https://rustup.rs" >&2
+        exit 1
+    fi
+    if ! have=$(cargo --version 2>&1); then
+        echo "install-deps: the Rust toolchain does not run: $(command -v cargo) says: $have" >&2
         exit 1
     fi
     have=$(cut -d' ' -f2 <<<"$have")
