@@ -185,6 +185,27 @@ fn the_death_of_everything_at_once_leaves_a_session_that_is_reused() {
     }
 }
 
+/// The last instance has gone, and the mount server has not noticed yet.
+#[test]
+fn a_session_that_is_just_ending_refuses_no_other_layers() {
+    let world = World::new();
+    fs::create_dir_all(world.path("tree/etc")).unwrap();
+    fs::write(world.path("tree/etc/layer"), "other\n").unwrap();
+    world.app(&["fim-layer", "create", "tree", "other.layer"]).run().succeeds();
+    let instance = waiting(&world);
+    let tree = instance.tree();
+    let server = tree.named("fim-mount");
+    server.hold();
+    // What ends by itself may have to read from the server first.
+    instance.signal(Signal::SIGKILL);
+    instance.wait_as_it_is().dies_of(Signal::SIGKILL);
+    let next = world.exec(&["cat", "/etc/layer"]).env("FIM_LAYERS", "other.layer").spawn();
+    harness::process::wait_for_poll(next.pid());
+    server.go_on();
+    next.wait().succeeds().quietly().with_stdout("other\n");
+    world.assert_nothing_left();
+}
+
 #[test]
 fn an_image_that_is_deleted_while_it_runs_runs_on() {
     let world = World::new();

@@ -262,6 +262,15 @@ impl Member {
         pidfd_signal(&self.pidfd, Signal::SIGKILL as i32).unwrap_or_else(|errno| panic!("kill {}: {errno}", self.name));
     }
 
+    /// Keeps it from doing anything until [`Member::go_on`].
+    pub fn hold(&self) {
+        pidfd_signal(&self.pidfd, Signal::SIGSTOP as i32).unwrap_or_else(|errno| panic!("stop {}: {errno}", self.name));
+    }
+
+    pub fn go_on(&self) {
+        pidfd_signal(&self.pidfd, Signal::SIGCONT as i32).unwrap_or_else(|errno| panic!("wake {}: {errno}", self.name));
+    }
+
     /// Kills it unless it has gone.
     pub fn end(&self) {
         match pidfd_signal(&self.pidfd, Signal::SIGKILL as i32) {
