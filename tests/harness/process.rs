@@ -41,6 +41,8 @@ pub fn wait_for_poll(pid: Pid) {
         if at.contains("poll") {
             return;
         }
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        assert!(!status.is_empty() && !status.contains("State:\tZ"), "process {pid} has ended");
         assert!(begin.elapsed() < DEADLINE, "process {pid} does not wait in poll(2) but in {at:?}");
         thread::yield_now();
     }
