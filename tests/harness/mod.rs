@@ -13,6 +13,7 @@ pub mod debian;
 pub mod http;
 mod initramfs;
 pub mod layers;
+pub mod layouts;
 pub mod machine;
 pub mod owners;
 pub mod process;
