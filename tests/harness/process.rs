@@ -260,6 +260,10 @@ pub struct Member {
 }
 
 impl Member {
+    fn again(&self) -> Self {
+        Self { pid: self.pid, name: self.name.clone(), pidfd: self.pidfd.try_clone().unwrap() }
+    }
+
     pub fn kill(&self) {
         pidfd_signal(&self.pidfd, Signal::SIGKILL as i32).unwrap_or_else(|errno| panic!("kill {}: {errno}", self.name));
     }
@@ -304,11 +308,20 @@ impl Tree {
         Self(members)
     }
 
-    /// The one process of this name.
+    /// The one process of this name. One that was just forked takes its name a moment later: it is waited for.
     #[track_caller]
-    pub fn named(&self, name: &str) -> &Member {
-        let names: Vec<&str> = self.0.iter().map(|member| member.name.as_str()).collect();
-        self.0.iter().find(|member| member.name == name).unwrap_or_else(|| panic!("no {name} among {names:?}"))
+    pub fn named(&self, name: &str) -> Member {
+        let find = |members: &[Member]| members.iter().find(|member| member.name == name).map(Member::again);
+        let begin = Instant::now();
+        let mut found = find(&self.0);
+        while found.is_none() {
+            let now = Self::of(self.0[0].pid);
+            found = find(&now.0);
+            let names: Vec<&str> = now.0.iter().map(|member| member.name.as_str()).collect();
+            assert!(found.is_some() || begin.elapsed() < DEADLINE, "no {name} among {names:?}");
+            thread::yield_now();
+        }
+        found.unwrap()
     }
 
     /// Waits until not one of them is left.
