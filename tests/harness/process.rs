@@ -1,9 +1,9 @@
 //! Processes that a test started: waited for with a deadline, and ended with the test.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Child, ChildStdin, ExitStatus};
+use std::process::{Child, ChildStdin, Command, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -117,6 +117,21 @@ impl Collected {
     }
 }
 
+/// Longest time for which a file that this process has written may be open in a child of another test.
+const INHERITED: Duration = Duration::from_secs(10);
+
+/// Starts a command. A file that a test has written and closed is still open for writing, and cannot be executed, in a
+/// child that another test was just starting, until that child executes its own program.
+fn begin(command: &mut Command) -> std::io::Result<Child> {
+    let end = Instant::now() + INHERITED;
+    loop {
+        match command.spawn() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < end => thread::yield_now(),
+            other => return other,
+        }
+    }
+}
+
 /// A process that runs. Dropping it kills it.
 pub struct Running {
     child: Child,
@@ -132,7 +147,7 @@ pub struct Running {
 impl Running {
     pub(super) fn spawn(mut command: TestCommand) -> Self {
         let shown: String = format!("{:?}", command.command).chars().take(400).collect();
-        let mut child = command.command.spawn().unwrap_or_else(|error| panic!("cannot start {shown}: {error}"));
+        let mut child = begin(&mut command.command).unwrap_or_else(|error| panic!("cannot start {shown}: {error}"));
         let pidfd = pidfd_open(Pid::from_raw(child.id() as i32)).unwrap();
         let mut stdin = child.stdin.take();
         if !command.stdin.is_empty()
