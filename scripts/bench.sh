@@ -74,7 +74,7 @@ if [[ $write ]]; then
         git clone --quiet --bare . "$cache/write.part/repository"
         mv "$cache/write.part" "$cache/write"
     fi
-    "$fim" build "$cache/write" -o "$cache/write.flatimage" --force --quiet --level 3 >/dev/null
+    archive write 3
 fi
 
 # crun and podman want a cgroup v2 hierarchy: in a mount namespace of the run there is one whatever the host has, and
