@@ -62,6 +62,16 @@ fn fifty_first_starts_at_once_share_one_session() {
 /// It looks at the mount that it serves itself, and must not wait for its own answer for ever, locks in hand.
 #[test]
 fn a_mount_server_that_is_killed_while_it_mounts_ends() {
+    dies_while_it_mounts(Signal::SIGKILL);
+}
+
+/// The kernel writes a core, and waits for every thread before it closes anything.
+#[test]
+fn a_mount_server_that_crashes_while_it_mounts_ends() {
+    dies_while_it_mounts(Signal::SIGABRT);
+}
+
+fn dies_while_it_mounts(signal: Signal) {
     let world = World::new();
     let mut killed = 0;
     // On a loaded machine, most come and go before this process has seen them.
@@ -83,7 +93,7 @@ fn a_mount_server_that_is_killed_while_it_mounts_ends() {
                 std::hint::spin_loop();
             }
             // It may have ended by itself.
-            let _ = nix::sys::signal::kill(server.pid, Signal::SIGKILL);
+            let _ = nix::sys::signal::kill(server.pid, signal);
             server.wait_gone();
             killed += 1;
         }
