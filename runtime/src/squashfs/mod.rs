@@ -53,8 +53,8 @@ pub struct Archive {
     superblock: Superblock,
     meta: meta::Meta,
     block_maps: cache::Cache<Arc<block_map::BlockMap>>,
-    /// The list of the blocks of the table of nanoseconds, if there is one; looked for with the first time asked for.
-    nanoseconds: OnceLock<Option<u64>>,
+    /// Looked for when the first time is asked for.
+    nanoseconds: OnceLock<Option<time::Nanoseconds>>,
 }
 
 impl Archive {

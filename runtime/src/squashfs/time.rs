@@ -16,6 +16,9 @@ const VERSION: u32 = 1;
 /// Bytes that the checksum is over: all before it.
 const CHECKED: usize = 24;
 
+/// Entries of the table in one block.
+const PER_BLOCK: usize = BLOCK_SIZE / size_of::<u32>();
+
 /// Nanoseconds in a second.
 const SECOND: u32 = 1_000_000_000;
 
@@ -71,7 +74,7 @@ impl Trailer {
 
 fn checksum(trailer: &[u8; TRAILER_SIZE]) -> [u8; TRAILER_SIZE - CHECKED] {
     let mut checksum = [0; TRAILER_SIZE - CHECKED];
-    blake3::Hasher::new().update(&trailer[..CHECKED]).finalize_xof().fill(&mut checksum);
+    checksum.copy_from_slice(&blake3::hash(&trailer[..CHECKED]).as_bytes()[..TRAILER_SIZE - CHECKED]);
     checksum
 }
 
@@ -81,58 +84,82 @@ pub(super) fn parent_of_root(inodes: u32, has_table: bool) -> u32 {
     inodes.wrapping_add(if has_table { 2 } else { 1 })
 }
 
+/// The table of an archive.
+pub(super) struct Nanoseconds {
+    /// Byte of the archive where the list of its blocks begins.
+    list: u64,
+    /// The list: where the blocks are.
+    blocks: Box<[u64]>,
+}
+
 impl Archive {
     /// The whole time of an inode of this archive.
     ///
     /// # Errors
     /// When the table of nanoseconds is damaged; the seconds are right all the same.
     pub fn time(&self, inode: &Inode) -> Result<Time, Error> {
-        let mut time = Time::from(inode.mtime);
-        if let Some(list) = self.nanoseconds()?
-            && inode.number <= self.superblock.inode_count
-        {
-            // No inode that was read has number 0.
-            let record = self.meta.record(Table::Nanoseconds, list, u64::from(inode.number.saturating_sub(1)))?;
-            time.nanoseconds = u32::from_le_bytes(record);
-            if time.nanoseconds >= SECOND {
-                let reason = format!("inode {} has {} of them", inode.number, time.nanoseconds);
-                return Err(Error::corrupt(Table::Nanoseconds, list, reason));
-            }
-        }
-        Ok(time)
+        let nanoseconds = match self.nanoseconds()? {
+            Some(table) => self.nanoseconds_of(table, inode.number)?,
+            None => 0,
+        };
+        Ok(Time { seconds: inode.mtime, nanoseconds })
     }
 
-    /// Where the list of the blocks of the table is, if there is a table.
-    fn nanoseconds(&self) -> Result<Option<u64>, Error> {
-        match self.nanoseconds.get() {
-            Some(list) => Ok(*list),
-            None => self.find_nanoseconds().map(|list| *self.nanoseconds.get_or_init(|| list)),
+    fn nanoseconds_of(&self, table: &Nanoseconds, number: u32) -> Result<u32, Error> {
+        // No inode that was read has number 0.
+        let index = number.saturating_sub(1) as usize;
+        let block = table.blocks.get(index / PER_BLOCK).filter(|_| number <= self.superblock.inode_count);
+        // What has no place in the table has none that it could contradict.
+        let Some(&block) = block else { return Ok(0) };
+        let record = self.meta.record_in(Table::Nanoseconds, block, table.list, index as u64)?;
+        match u32::from_le_bytes(record) {
+            nanoseconds @ ..SECOND => Ok(nanoseconds),
+            many => Err(Error::corrupt(Table::Nanoseconds, block, format!("inode {number} has {many} of them"))),
         }
     }
 
-    fn find_nanoseconds(&self) -> Result<Option<u64>, Error> {
+    fn nanoseconds(&self) -> Result<Option<&Nanoseconds>, Error> {
+        if let Some(table) = self.nanoseconds.get() {
+            return Ok(table.as_ref());
+        }
+        let table = self.find_nanoseconds()?;
+        Ok(self.nanoseconds.get_or_init(|| table).as_ref())
+    }
+
+    fn find_nanoseconds(&self) -> Result<Option<Nanoseconds>, Error> {
         let (inodes, end) = (self.superblock.inode_count, self.superblock.inode_table);
         // Whoever has come to an inode has read the root before, so this is no read of the source.
         match self.inode(self.superblock.root)?.kind {
             Kind::Directory { parent, .. } if parent == parent_of_root(inodes, true) => {}
             _ => return Ok(None),
         }
-        let start = end.checked_sub(TRAILER_SIZE as u64).filter(|start| *start >= SUPERBLOCK_SIZE as u64);
-        let Some(start) = start else { return Ok(None) };
-        let wrong = |reason: String| Error::corrupt(Table::Nanoseconds, start, reason);
-        let mut bytes = [0; TRAILER_SIZE];
-        self.meta.read(Table::Nanoseconds, start, &mut bytes)?;
-        let Some(Trailer { list, count }) = Trailer::decode(&bytes).map_err(|reason| wrong(reason.into()))? else {
-            return Ok(None);
-        };
+        let size = (inodes as usize).div_ceil(PER_BLOCK) * 8;
+        // List and trailer are one read, unless the list is long: that is not read before it is known to be there.
+        let both = (size + TRAILER_SIZE).min(BLOCK_SIZE) as u64;
+        let mut bytes = vec![0; both.min(end - SUPERBLOCK_SIZE as u64) as usize];
+        self.meta.read(Table::Nanoseconds, end - bytes.len() as u64, &mut bytes)?;
+        let Some((before, trailer)) = bytes.split_last_chunk() else { return Ok(None) };
+
+        let at = end - TRAILER_SIZE as u64;
+        let wrong = |reason: String| Error::corrupt(Table::Nanoseconds, at, reason);
+        let Some(trailer) = Trailer::decode(trailer).map_err(|reason| wrong(reason.into()))? else { return Ok(None) };
+        let Trailer { list, count } = trailer;
         if count != inodes {
             return Err(wrong(format!("the table has {count} entries, but there are {inodes} inodes")));
         }
-        let blocks = (u64::from(count) * 4).div_ceil(BLOCK_SIZE as u64);
-        if list < SUPERBLOCK_SIZE as u64 || list.checked_add(blocks * 8) != Some(start) {
-            return Err(wrong(format!("the list of {blocks} blocks at byte {list} does not end at the trailer")));
+        if list < SUPERBLOCK_SIZE as u64 || list.checked_add(size as u64) != Some(at) {
+            return Err(wrong(format!("the list of blocks at byte {list}, {size} bytes, does not end at the trailer")));
         }
-        Ok(Some(list))
+        let positions = match before.len().checked_sub(size) {
+            Some(start) => before[start..].to_vec(),
+            None => {
+                let mut positions = vec![0; size];
+                self.meta.read(Table::Nanoseconds, list, &mut positions)?;
+                positions
+            }
+        };
+        let blocks = positions.chunks_exact(8).map(|position| le64(position, 0)).collect();
+        Ok(Some(Nanoseconds { list, blocks }))
     }
 }
 
@@ -146,6 +173,7 @@ mod tests {
 
     use super::*;
     use crate::source::ByteSource;
+    use crate::squashfs::handmade::{Handmade, words};
     use crate::squashfs::write::{Kind as New, Metadata, Options, Tree, Writer};
 
     /// An archive with a pipe for each time; its names are numbers.
@@ -245,7 +273,7 @@ mod tests {
 
     #[test]
     fn an_archive_without_a_table_is_not_read_for_it_and_a_table_once() {
-        for (nanoseconds, reads) in [(0, 0), (1, 3)] {
+        for (nanoseconds, reads) in [(0, 0), (1, 2)] {
             let source = Arc::new(Counted(archive(&[time(1, nanoseconds)]), AtomicUsize::new(0)));
             let archive = Archive::open(source.clone()).unwrap();
             let inode = inode(&archive, "0");
@@ -253,8 +281,33 @@ mod tests {
             for _ in 0..3 {
                 assert_eq!(archive.time(&inode).unwrap(), time(1, nanoseconds));
             }
-            assert_eq!(source.1.load(Ordering::Relaxed) - before, reads, "trailer, list, block");
+            assert_eq!(source.1.load(Ordering::Relaxed) - before, reads, "list and trailer, block");
         }
+    }
+
+    #[test]
+    fn a_list_may_be_longer_than_what_is_read_with_the_trailer() {
+        let blocks = 1500;
+        let count = blocks * PER_BLOCK as u32 - 1;
+        let mut made = Handmade::new();
+        // Two blocks, in turn.
+        for value in [7, 8] {
+            made.data.extend([0, 0xa0]);
+            made.data.extend(words(&[value; PER_BLOCK]));
+        }
+        let list = SUPERBLOCK_SIZE as u64 + made.data.len() as u64;
+        for number in 0..u64::from(blocks) {
+            made.data.extend((SUPERBLOCK_SIZE as u64 + number % 2 * 8194).to_le_bytes());
+        }
+        made.data.extend(Trailer { list, count }.encode());
+        let root = made.inode(1, &words(&[0, 2, 3, parent_of_root(count, true)]));
+        let mut bytes = made.bytes();
+        bytes[4..8].copy_from_slice(&count.to_le_bytes());
+        let archive = open(&bytes);
+        let root = archive.inode(root).unwrap();
+        let nanoseconds = |number| archive.time(&Inode { number, ..root.clone() }).unwrap().nanoseconds;
+        assert_eq!([1, 2048, 2049, 4096, 4097, count].map(nanoseconds), [7, 7, 8, 8, 7, 8]);
+        assert_eq!([count + 1, u32::MAX].map(nanoseconds), [0, 0], "no entry");
     }
 
     #[test]
