@@ -100,6 +100,11 @@ fn an_exported_image_is_built_again_as_it_was() {
     export(&world, "app.tar", &[]).run().succeeds();
     let (listing, boot) = (world.sh(LISTING).prints(), world.app(&["fim-boot", "show"]).prints());
     assert!(listing.contains(TIME), "{listing}");
+    need("tar");
+    let script = "mkdir layout; tar -xf app.tar -C layout; layer=$(ls -S layout/blobs/sha256/* | head -n1); \
+                  tar --full-time -tvzf $layer data/sparse";
+    let told = world.host_sh(script).env("TZ", "UTC").prints();
+    assert!(told.contains(TIME.trim_end_matches(" +0000")), "{told}");
     let again = World::empty();
     let build = TestCommand::new(FIM).arg("build").arg(world.path("app.tar")).arg("-o").arg(again.image());
     again.equip(build).args(["--level", "1", "-q"]).run().succeeds();
