@@ -109,7 +109,7 @@ impl LayerFs {
 
     fn attributes(&self, layer: usize, at: InodeRef) -> Result<FileAttr, Errno> {
         let inode = self.layers()[layer].inode(at).map_err(|error| self.damaged(layer, &error))?;
-        Ok(attr::of_inode(node::number(layer, at), &inode, &self.owners))
+        Ok(attr::of_inode(node::number(layer, at), &inode, self.blocks.time(layer, &inode), &self.owners))
     }
 
     fn directory(&self, index: usize) -> Result<Arc<Directory>, Errno> {
@@ -161,7 +161,9 @@ impl LayerFs {
 
     fn attributes_of(&self, ino: INodeNo) -> Result<FileAttr, Errno> {
         Ok(match self.find(ino)? {
-            Some(found) => attr::of_inode(ino.0, &found.inode, &self.owners),
+            Some(Found { layer, inode, .. }) => {
+                attr::of_inode(ino.0, &inode, self.blocks.time(layer, &inode), &self.owners)
+            }
             None => attr::of_root(ino.0, self.merged.as_ref().map_or(self.layers().len(), Merged::len), &self.owners),
         })
     }

@@ -24,7 +24,7 @@ pub struct Inode {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Last change of the contents, seconds since 1970 (unsigned).
+    /// Last change of the contents, seconds since 1970 (unsigned); [`Archive::time`] has the nanoseconds, too.
     pub mtime: u32,
     /// Hard links.
     pub nlink: u32,

@@ -86,7 +86,8 @@ impl Overlay {
             Kind::Fifo => node(SFlag::S_IFIFO, 0)?,
             Kind::Socket => node(SFlag::S_IFSOCK, 0)?,
         }
-        let shown = attr::of_inode(0, inode, &self.owners);
+        let changed = self.blocks.time(place.layer, inode);
+        let shown = attr::of_inode(0, inode, changed, &self.owners);
         let made = fstatat(staging, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         if (made.st_uid, made.st_gid) != (shown.uid, shown.gid) {
             self.upper.give(staging, name, (shown.uid, shown.gid))?;
@@ -95,7 +96,7 @@ impl Overlay {
             staged.set_mode(u32::from(inode.mode_perm))?;
         }
         self.copy_attributes(staging, name, place, inode)?;
-        let time = TimeSpec::new(i64::from(inode.mtime), 0);
+        let time = TimeSpec::new(changed.seconds.into(), changed.nanoseconds.into());
         utimensat(staging, name, &time, &time, UtimensatFlags::NoFollowSymlink)
     }
 

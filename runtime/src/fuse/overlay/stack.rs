@@ -247,7 +247,10 @@ impl Overlay {
     pub(super) fn attributes(&self, number: u64, resolved: &Resolved) -> Result<FileAttr, Errno> {
         let mut attributes = match (&resolved.upper, resolved.lower.first()) {
             (Some(stat), _) => of_stat(number, stat),
-            (None, Some(&place)) => attr::of_inode(number, &self.inode(place)?, &self.owners),
+            (None, Some(&place)) => {
+                let inode = self.inode(place)?;
+                attr::of_inode(number, &inode, self.blocks.time(place.layer, &inode), &self.owners)
+            }
             (None, None) => return Err(Errno::ENOENT),
         };
         let sources = resolved.lower.len() + usize::from(resolved.upper.is_some());
