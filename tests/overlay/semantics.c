@@ -4,7 +4,8 @@
  *   semantics DIRECTORY [--strict]
  *
  * DIRECTORY comes from a layer and has: file ("lower\n"), twin1 and twin2 (hard links, "twin\n"), sub/inner/leaf,
- * sub/other, gone, replaced/old, link (symlink to file), big (1 MiB of 'b'). With --strict, also what the kernel's
+ * sub/other, gone, replaced/old, link (symlink to file), big (1 MiB of 'b'), nameless/written and nameless/replaced (with
+ * their names as contents), nameless/one and nameless/two (hard links, "twin\n"). With --strict, also what the kernel's
  * overlay does not do. Prints one line for each check that fails, and "all N" at the end.
  */
 #define _GNU_SOURCE
@@ -18,6 +19,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
@@ -255,6 +257,66 @@ static void open_files(void)
 	CHECK(fchdir(open("/proc/self/root", O_PATH)) == 0);
 }
 
+/* What is open stays what it is, whatever becomes of its names; `reader` and the others come from a layer. */
+static void open_and_nameless(int strict)
+{
+	struct stat stat;
+	char text[16] = {0};
+	int fd = open("nameless/written", O_RDWR), reader = open("nameless/written", O_RDONLY);
+	CHECK(fd >= 0 && unlink("nameless/written") == 0 && !exists("nameless/written"));
+	CHECK(pwrite(fd, "WR", 2, 0) == 2 && fsync(fd) == 0 && fchmod(fd, 0640) == 0);
+	CHECK(pread(fd, text, 16, 0) == 8 && strcmp(text, "WRitten\n") == 0);
+	CHECK(fstat(fd, &stat) == 0 && stat.st_size == 8 && (stat.st_mode & 07777) == 0640);
+	CHECK(!strict || (stat.st_nlink == 0 && pread(reader, text, 2, 0) == 2 && text[0] == 'W'));
+	CHECK(close(fd) == 0 && close(reader) == 0 && !exists("nameless/written"));
+	/* Another file takes the name; truncating and mapping go on with the first. */
+	fd = open("nameless/replaced", O_RDWR);
+	CHECK(fd >= 0 && put("nameless/new", "new\n") == 0 && rename("nameless/new", "nameless/replaced") == 0);
+	CHECK(ftruncate(fd, 4) == 0 && holds("nameless/replaced", "new\n"));
+	char *bytes = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	CHECK(bytes != MAP_FAILED && close(fd) == 0 && memcmp(bytes, "repl", 5) == 0);
+	memcpy(bytes, "REPL", 4);
+	CHECK(msync(bytes, 4096, MS_SYNC) == 0 && bytes[0] == 'R' && munmap(bytes, 4096) == 0);
+	CHECK(holds("nameless/replaced", "new\n"));
+	/* Of what was made here the same holds. */
+	fd = open("nameless/made", O_CREAT | O_EXCL | O_RDWR, 0444);
+	CHECK(fd >= 0 && write(fd, "made", 4) == 4 && close(fd) == 0);
+	fd = open("nameless/made", O_RDONLY);
+	CHECK(put("nameless/new", "newer") == 0 && rename("nameless/new", "nameless/made") == 0);
+	CHECK(read(fd, text, 16) == 4 && memcmp(text, "made", 4) == 0 && fchmod(fd, 0600) == 0 && close(fd) == 0);
+	CHECK(holds("nameless/made", "newer"));
+	/* One name goes, and the file is changed by who has it open: seen by the other. */
+	fd = open("nameless/one", O_RDWR);
+	CHECK(fd >= 0 && unlink("nameless/one") == 0);
+	CHECK(pwrite(fd, "T", 1, 0) == 1 && close(fd) == 0);
+	CHECK(!strict || (holds("nameless/two", "Twin\n") && links("nameless/two") == 1));
+	/* More files than are kept open below. */
+	static int all[1000];
+	int kept = 0;
+	CHECK(mkdir("nameless/many", 0755) == 0);
+	for (int number = 0; number < 1000; number++) {
+		char name[32] = {0};
+		snprintf(name, sizeof name, "nameless/many/%d", number);
+		all[number] = open(name, O_CREAT | O_RDWR, 0600);
+		kept += write(all[number], name, 20) == 20 && fsync(all[number]) == 0;
+	}
+	CHECK(kept == 1000);
+	kept = 0;
+	for (int number = 1; number < 1000; number += 2) {
+		char name[32];
+		snprintf(name, sizeof name, "nameless/many/%d", number);
+		unlink(name);
+	}
+	for (int number = 0; number < 1000; number++) {
+		char name[32] = {0}, found[32] = {0};
+		snprintf(name, sizeof name, "nameless/many/%d", number);
+		kept += pwrite(all[number], "N", 1, 0) == 1 && fsync(all[number]) == 0
+			&& pread(all[number], found, 20, 0) == 20 && found[0] == 'N' && strcmp(found + 1, name + 1) == 0;
+		close(all[number]);
+	}
+	CHECK(kept == 1000 && count("nameless/many") == 500);
+}
+
 static void maps(void)
 {
 	int fd = open("map", O_CREAT | O_RDWR, 0600);
@@ -387,7 +449,10 @@ int main(int argc, char **argv)
 		perror("semantics");
 		return 2;
 	}
+	struct rlimit descriptors = {4096, 4096};
+	setrlimit(RLIMIT_NOFILE, &descriptors);
 	copy_up();
+	open_and_nameless(strict);
 	names();
 	renames();
 	hard_links(strict);
