@@ -4,7 +4,7 @@
 mod harness;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use harness::{Running, TestCommand, World, debian, is_root, layers, need, world};
@@ -47,6 +47,9 @@ fn checks() -> World {
             fs::hard_link(checks.join("twin1"), checks.join("twin2")).unwrap();
             fs::hard_link(checks.join("nameless/one"), checks.join("nameless/two")).unwrap();
             symlink("file", checks.join("link")).unwrap();
+            let sparse = fs::File::create(checks.join("sparse")).unwrap();
+            sparse.set_len(4 << 20).unwrap();
+            sparse.write_all_at(b"data", 1 << 20).unwrap();
         },
         &[],
     )

@@ -22,7 +22,7 @@ use super::node::{Name, Node, Place};
 use super::stack::{Overlay, Resolved};
 use super::upper::{Staged, errno, path};
 use super::xattrs::is_private;
-use crate::squashfs::{Inode, Kind, device_parts};
+use crate::squashfs::{Extent, Inode, Kind, device_parts};
 
 /// Bytes that are copied at a time.
 const CHUNK: u32 = 1 << 20;
@@ -149,23 +149,33 @@ impl Overlay {
 
     fn copy_contents(&self, file: &File, place: Place, inode: &Inode, size: u64) -> Result<(), Errno> {
         let (inode, mut joined) = (Arc::new(inode.clone()), Vec::new());
-        let (mut offset, mut end) = (0, 0);
-        while offset < size {
-            let len = u32::try_from(size - offset).unwrap_or(CHUNK).min(CHUNK);
-            let answer = self.reader.read(place.number(), place.layer, &inode, offset, len, &mut joined);
-            let answer = answer.map_err(|_| Errno::EIO)?;
-            let bytes = answer.as_slice();
-            if bytes.is_empty() {
-                return Err(Errno::EIO);
+        let archive = &self.blocks.layers()[place.layer];
+        let next = |from: u64, wanted| {
+            let found = archive.next_extent(&inode, from, wanted).map_err(|error| self.damaged(place.layer, &error))?;
+            Ok::<_, Errno>(found.unwrap_or(size).min(size))
+        };
+        let mut copied = 0;
+        // Holes stay holes.
+        loop {
+            let mut offset = next(copied, Extent::Data)?;
+            let end = next(offset, Extent::Hole)?;
+            if offset >= end {
+                break;
             }
-            // Holes stay holes.
-            if bytes.iter().any(|&byte| byte != 0) {
+            while offset < end {
+                let len = u32::try_from(end - offset).unwrap_or(CHUNK).min(CHUNK);
+                let answer = self.reader.read(place.number(), place.layer, &inode, offset, len, &mut joined);
+                let answer = answer.map_err(|_| Errno::EIO)?;
+                let bytes = answer.as_slice();
+                if bytes.is_empty() {
+                    return Err(Errno::EIO);
+                }
                 file.write_all_at(bytes, offset).map_err(|error| errno(&error))?;
-                end = offset + bytes.len() as u64;
+                offset += bytes.len() as u64;
             }
-            offset += bytes.len() as u64;
+            copied = end;
         }
-        if end == size { Ok(()) } else { file.set_len(size).map_err(|error| errno(&error)) }
+        if copied == size { Ok(()) } else { file.set_len(size).map_err(|error| errno(&error)) }
     }
 
     fn copy_attributes(&self, staging: &OwnedFd, name: &[u8], place: Place, inode: &Inode) -> Result<(), Errno> {

@@ -102,7 +102,7 @@ impl Overlay {
         Ok(file)
     }
 
-    fn source(&self, node: &Arc<Node>, writes: bool) -> Result<Source, Errno> {
+    pub(super) fn source(&self, node: &Arc<Node>, writes: bool) -> Result<Source, Errno> {
         if node.state().upper.is_none() {
             return Ok(Source::Lower);
         }
