@@ -2,8 +2,9 @@
 # Measures fim and its peers in one run, turn by turn, and prints Markdown:
 #   scripts/bench.sh [--quick] [start] [read] [exec] [pipe] [instances] [settings] [layers] [layouts]
 #                    [write] [cold] [size] [memory] [build] [calls] [instructions] [ports] [content]
-# As root, for the peers need it. --quick takes fewer turns: good for a look, not for a record. A first run makes a
-# Debian tree and packs it into target/bench-cache, which takes some minutes.
+# As root, for the peers need it. --quick takes fewer turns: good for a look, not for a record; alone it takes start, read
+# and memory, in less than a minute. A first run makes a Debian tree and packs it into target/bench-cache, which takes
+# some minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,18 +18,19 @@ gcc -O2 -Wall -static -pthread -o "$cache/measure" scripts/bench/measure.c
 gcc -O2 -Wall -static -o "$cache/network" scripts/bench/network.c
 scripts/debian-tree.sh "$cache/debian"
 
-# Only the section "read" needs the big file.
-read=1
+quick='' sections=()
 for word in "$@"; do
-    case $word in
-        --quick) ;;
-        read) read=1; break ;;
-        *) read= ;;
-    esac
+    if [[ $word == --quick ]]; then quick=$word; else sections+=("$word"); fi
 done
+if [[ $quick && ${#sections[@]} == 0 ]]; then sections=(start read memory); fi
+
+# Whether this section is wanted: without any word, all are.
+wanted() {
+    ((${#sections[@]} == 0)) || [[ " ${sections[*]} " == *" $1 "* ]]
+}
 
 # One big file of what a system really holds, for random reads.
-if [[ $read && ! -e $cache/big/big.bin ]]; then
+if wanted read && [[ ! -e $cache/big/big.bin ]]; then
     mkdir -p "$cache/big"
     find "$cache/debian" -xdev -type f -size +8k -print0 | sort -z | xargs -0 cat 2>/dev/null | head -c 256M >"$cache/big/part" || true
     mv "$cache/big/part" "$cache/big/big.bin"
@@ -55,18 +57,10 @@ with open(sys.argv[1], "rb") as image, open(sys.argv[2], "wb") as out:
     ln -sfn "$file.sqfs" "$cache/$name.sqfs"
 }
 archive debian 19
-[[ ! $read ]] || archive big 3
+if wanted read; then archive big 3; fi
 
 # The tree with git and a repository, for what is written.
-write=1
-for word in "$@"; do
-    case $word in
-        --quick) ;;
-        write) write=1; break ;;
-        *) write= ;;
-    esac
-done
-if [[ $write ]]; then
+if wanted write; then
     if [[ ! -e $cache/write ]]; then
         rm -rf "$cache/write.part"
         cp -a "$cache/debian" "$cache/write.part"
@@ -74,7 +68,7 @@ if [[ $write ]]; then
         git clone --quiet --bare . "$cache/write.part/repository"
         mv "$cache/write.part" "$cache/write"
     fi
-    "$fim" build "$cache/write" -o "$cache/write.flatimage" --force --quiet --level 3 >/dev/null
+    archive write 3
 fi
 
 # crun and podman want a cgroup v2 hierarchy: in a mount namespace of the run there is one whatever the host has, and
@@ -83,4 +77,4 @@ fi
 exec unshare --mount --propagation private bash -c '
     umount -R /sys/fs/cgroup 2>/dev/null || umount -l /sys/fs/cgroup 2>/dev/null || true
     mount -t cgroup2 none /sys/fs/cgroup
-    exec python3 scripts/bench/run.py "$@"' bench "$cache" "$@"
+    exec python3 scripts/bench/run.py "$@"' bench "$cache" ${quick:+"$quick"} "${sections[@]}"

@@ -66,6 +66,7 @@ impl File {
         let copy = Self(create(base | libc::MFD_EXEC).or_else(|| create(base))?);
         // SAFETY: integers only.
         checked(unsafe { call(libc::SYS_ftruncate, [copy.0, len as usize, 0, 0, 0, 0]) })?;
+        self.read_ahead(len);
         let mut offset = 0_u64;
         while offset < len {
             let arguments = [copy.0, self.0, &raw mut offset as usize, (len - offset) as usize, 0, 0];
@@ -77,6 +78,23 @@ impl File {
         // SAFETY: integers only.
         checked(unsafe { call(libc::SYS_fcntl, [copy.0, libc::F_ADD_SEALS as usize, seals as usize, 0, 0, 0]) })?;
         Some(copy)
+    }
+
+    /// Asks for the first `len` bytes at once where they come from the medium: one after the other, each window of the
+    /// kernel's own read-ahead would wait for the one before.
+    #[inline(always)]
+    fn read_ahead(&self, len: u64) {
+        let mut byte = MaybeUninit::<u8>::uninit();
+        let place = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+        // In the middle, for execution has just read some of the beginning and of the end. (The last argument but one is
+        // the upper half of the offset on machines of 32 bits.)
+        let middle = (len / 2) as usize;
+        let arguments = [self.0, &raw const place as usize, 1, middle, 0, libc::RWF_NOWAIT as usize];
+        // SAFETY: the kernel writes one byte to where `place` says.
+        if checked(unsafe { call(libc::SYS_preadv2, arguments) }).is_none() {
+            // SAFETY: integers only. What comes of it does not matter.
+            let _ = unsafe { call(libc::SYS_readahead, [self.0, 0, len as usize, 0, 0, 0]) };
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 """The section `read`: throughput and latency of the mount."""
 
+from pathlib import Path
+
+from containers import Held
 from turns import cache, data_directory, fim_environment, measure, mount_point, quick, run, table
 
 KERNEL = ["mount", "-t", "squashfs", "-o", "loop,ro"]
@@ -12,6 +15,18 @@ PEERS = [
 
 def on_fim(image, *words):
     return run([str(cache / image), "fim-exec", "/measure", *words], env=fim_environment()).split()
+
+
+def below_the_overlay(image, *words):
+    """On fim's mount of the layers, which the peers' mounts are to be compared with."""
+    env = fim_environment()
+    with Held([str(cache / image), "fim-exec", "/measure", "hold"], env=env):
+        # docs/ARCHITECTURE.md: the second line of the session's record begins with the server's PID.
+        record = Path(env["FIM_DIR_DATA"], "session.lock").read_text().splitlines()
+        layer = f"{record[-1]}/layers/0"
+        words = [layer + word if word.startswith("/") else word for word in words]
+        server = record[1].split()[0]
+        return run(["nsenter", "--user", "--mount", "--target", server, measure, *words]).split()
 
 
 def mounted(command, overlaid, archive, *words):
@@ -36,6 +51,7 @@ def everywhere(image, *words):
             while stream.read(1 << 20):
                 pass
     yield "**fim**", on_fim(image, *words)
+    yield "**fim**, below its overlay", below_the_overlay(image, *words)
     for name, command, overlaid in PEERS:
         yield name, mounted(command, overlaid, archive, *words)
 
