@@ -29,6 +29,7 @@
 #ifndef RENAME_NOREPLACE
 #define RENAME_NOREPLACE 1
 #define RENAME_EXCHANGE 2
+#define RENAME_WHITEOUT 4
 #endif
 
 static int checks, failures;
@@ -391,19 +392,55 @@ static void holes(int strict)
 	CHECK(children == 8);
 }
 
+/* Whether another process gets the lock at once: 0, or the error. */
+static int other_gets(const char *path, struct flock *lock)
+{
+	int status = -1;
+	pid_t child = fork();
+	if (child == 0) {
+		int own = open(path, O_RDWR);
+		_exit((lock ? fcntl(own, F_SETLK, lock) : flock(own, LOCK_EX | LOCK_NB)) == 0 ? 0 : errno);
+	}
+	return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
 static void locks(void)
 {
 	int fd = open("file", O_RDWR);
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0x40000000, .l_len = 512};
 	CHECK(fcntl(fd, F_SETLK, &lock) == 0);
-	pid_t child = fork();
-	if (child == 0) {
-		int own = open("file", O_RDWR);
-		_exit(fcntl(own, F_SETLK, &lock) == -1 && flock(own, LOCK_EX | LOCK_NB) == 0 ? 0 : 1);
+	CHECK(other_gets("file", &lock) == EAGAIN && other_gets("file", NULL) == 0);
+	lock.l_start = 0;
+	CHECK(other_gets("file", &lock) == 0 && flock(fd, LOCK_EX) == 0);
+	CHECK(other_gets("file", &lock) == 0 && other_gets("file", NULL) == EWOULDBLOCK);
+	CHECK(flock(fd, LOCK_UN) == 0 && other_gets("file", NULL) == 0);
+	/* A lock is one of the file, not of its name. */
+	CHECK(flock(fd, LOCK_SH) == 0 && rename("file", "locked") == 0 && other_gets("locked", NULL) == EWOULDBLOCK);
+	CHECK(rename("locked", "file") == 0 && close(fd) == 0 && other_gets("file", NULL) == 0);
+}
+
+/* What the own overlay refuses, and says so: programs then do without. */
+static void beyond(int strict)
+{
+	/* Of an ACL, version 2: its owner, a user, its group, a mask and others. */
+	static const uint32_t acl[] = {2, 0x60001, -1, 0x60002, 0, 0x40004, -1, 0x60010, -1, 0x40020, -1};
+	char text[8] = {0}, path[64];
+	FAILS(rename2("file", "file2", RENAME_WHITEOUT), EINVAL);
+	if (strict) {
+		FAILS(open(".", O_TMPFILE | O_RDWR, 0600), EOPNOTSUPP);
+		FAILS(setxattr("file", "system.posix_acl_access", acl, sizeof acl, 0), EOPNOTSUPP);
+		FAILS(setxattr("sub", "system.posix_acl_default", acl, sizeof acl, 0), EOPNOTSUPP);
+		FAILS(getxattr("file", "system.posix_acl_access", text, 0), EOPNOTSUPP);
+		return;
 	}
-	int status = 1;
-	CHECK(waitpid(child, &status, 0) == child && status == 0);
-	close(fd);
+	int fd = open(".", O_TMPFILE | O_RDWR, 0600);
+	/* The overlays of kernels before 6.3 do not have it either. */
+	if (fd >= 0 || errno != EOPNOTSUPP) {
+		CHECK(fd >= 0 && write(fd, "tmp", 3) == 3 && pread(fd, text, 8, 0) == 3);
+		snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+		CHECK(linkat(AT_FDCWD, path, AT_FDCWD, "named", AT_SYMLINK_FOLLOW) == 0 && holds("named", "tmp"));
+		CHECK(close(fd) == 0 && unlink("named") == 0);
+	}
 }
 
 static void attributes(void)
@@ -513,6 +550,7 @@ int main(int argc, char **argv)
 	holes(strict);
 	locks();
 	attributes();
+	beyond(strict);
 	many();
 	threads();
 	whole_directories(strict);
