@@ -273,8 +273,10 @@ fn a_hundred_producers() {
     for number in 1..100 {
         // The same image by other names is as good as others; every tenth is one that has its own name.
         let name = format!("{number}.flatimage");
-        world::copy(&world.path("0.flatimage"), &world.path(&name));
-        if number % 10 == 0 {
+        if number % 10 > 0 {
+            fs::hard_link(world.path("0.flatimage"), world.path(&name)).unwrap();
+        } else {
+            world::copy(&world.path("0.flatimage"), &world.path(&name));
             on(&world, &name, &["fim-content", "unslot", "s"]).run().succeeds();
             let slot = ["fim-content", "slot", "s", "--content", "c", "--read", "$SNAP/d", "--source"];
             on(&world, &name, &slot).run().succeeds();
@@ -283,6 +285,36 @@ fn a_hundred_producers() {
     }
     assert_eq!(world.sh("cd /x; ls | wc -l; cat f0; cat d-9/f0; ls -d d-10 2>/dev/null").run().text(), "10\nxx");
     world.assert_nothing_left();
+}
+
+#[test]
+fn more_producers_than_files_may_be_open() {
+    let world = consumer("$FIM_ROOT_DIR/x", &[]);
+    producer(&world, "0.flatimage", &[("d/f", "f")], &["--read", "$SNAP/d"]);
+    let script = "for n in $(seq 80); do ln 0.flatimage $n.flatimage; $IMAGE fim-content connect p $n.flatimage; done";
+    world.host_sh(script).run().succeeds();
+    let refused = world.host_sh("ulimit -n 64; exec $IMAGE fim-exec true").fails_naming(&[
+        "the producer",
+        ".flatimage cannot be used",
+        "Too many open files",
+        "at most 64 files",
+        "ulimit -n",
+    ]);
+    assert!(!refused.stderr().contains("connect"), "another producer would not help: {refused:?}");
+    // Whatever it is that finds none left.
+    for limit in 84..92 {
+        let outcome = world.host_sh(&format!("ulimit -n {limit}; exec $IMAGE fim-exec true")).run();
+        let told = outcome.stderr();
+        let words = ["Too many open files", &format!("at most {limit} files"), "ulimit -n"];
+        assert!(outcome.status.success() || words.iter().all(|word| told.contains(word)), "{outcome:?}");
+    }
+    world.assert_nothing_left();
+    // A soft limit is raised, but not for the guest.
+    let script = "ulimit -Sn 64; ulimit -Hn 1000; exec $IMAGE fim-exec sh -c 'cat /x/f; echo; ulimit -Sn; ulimit -Hn; echo ready; cat'";
+    let mut running = waiting(world.host_sh(script));
+    assert_eq!(world.app(&["fim-instance", "exec", "0", "sh", "-c", "ulimit -Sn; ulimit -Hn"]).prints(), "64\n1000");
+    running.close_stdin();
+    running.wait().succeeds().quietly().with_stdout("f\n64\n1000\nready\n");
 }
 
 #[test]

@@ -115,7 +115,8 @@ fn an_interrupted_installation_begins_anew() {
     let running = waiting(world.exec(&["true"]));
     let tree = running.tree();
     let starters = tree.0.iter().filter(|member| member.name == tree.0[0].name);
-    starters.for_each(|member| member.kill());
+    // The death of the first may be that of the others.
+    starters.for_each(|member| member.end());
     running.wait().dies_of(Signal::SIGKILL);
     tree.wait_gone();
     world.wait_for_end();

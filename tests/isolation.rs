@@ -307,6 +307,40 @@ fn two_instances_do_not_see_each_other() {
 }
 
 #[test]
+fn message_queues_are_each_instances_own() {
+    let world = World::with_tree(|_| {}, &[]);
+    std::os::unix::fs::symlink("app.flatimage", world.path("app_foo.flatimage")).unwrap();
+    let name = format!("/fim-test-{}", std::process::id());
+    let on_host = |verb: &str| world.equip(TestCommand::new(world.path("tree/bin/probe"))).args([verb, &name]);
+    let foo = |words: &[&str]| world.equip(TestCommand::new(world.path("app_foo.flatimage"))).args(words);
+    let (find, none) = (["probe", "mq-find", &name], "mq_open=ENOENT");
+    let mut first = world.exec(&["probe", "mq-hold", &name]).spawn();
+    first.expect("mq_open=ok");
+    // Neither is it the host's, nor that of another instance of the session or of another key.
+    assert_eq!(on_host("mq-find").prints(), none);
+    for command in both(&world, &find).into_iter().chain([foo(&["fim-exec"]).args(find), foo(&["fim-root"]).args(find)])
+    {
+        assert_eq!(command.prints(), none);
+    }
+    assert_eq!(world.app(&["fim-instance", "exec", "0"]).args(find).prints(), "mq_open=ok");
+    first.wait().succeeds().quietly();
+    // And the other way round, also without any option of fim-unshare.
+    let mut hosts = on_host("mq-hold").spawn();
+    hosts.expect("mq_open=ok");
+    assert_eq!(on_host("mq-find").prints(), "mq_open=ok");
+    for clear in [false, true] {
+        if clear {
+            world.app(&["fim-unshare", "clear"]).run().succeeds().quietly();
+        }
+        for command in both(&world, &find) {
+            assert_eq!(command.prints(), none);
+        }
+    }
+    hosts.wait().succeeds();
+    assert_eq!(on_host("mq-find").prints(), none, "the test leaves nothing");
+}
+
+#[test]
 fn groups_of_the_caller_give_nothing_to_the_guest() {
     let world = World::new();
     let printed = world.exec(&["id", "-G"]).prints();

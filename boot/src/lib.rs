@@ -22,6 +22,7 @@ mod key;
 pub mod launch;
 mod layer;
 mod layout;
+mod limit;
 pub mod oci;
 mod percent;
 mod port;
@@ -66,7 +67,7 @@ pub fn run(roles: Roles, build: version::Build) -> i32 {
         stage::Stage::Image { invocation } => cli::dispatch(&invocation, roles, build),
     });
     outcome.unwrap_or_else(|error| {
-        report(&runtime::error::chain(error.as_ref()));
+        report(&limit::with_remedy(runtime::error::chain(error.as_ref())));
         FAILURE
     })
 }

@@ -16,12 +16,11 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use runtime::host::{self, Start};
 use runtime::request;
 use runtime::session::registry::Registry;
 use runtime::session::{ephemeral, lock};
-use runtime::sys::process;
+use runtime::sys::{descriptor, process};
 use runtime::wire::{self, Doorbells, Ring};
 
 use portal::Portals;
@@ -29,18 +28,12 @@ use portal::Portals;
 /// Runs until the mount server of the session has ended; returns the exit code of the process.
 #[must_use]
 pub fn run(start: Start) -> i32 {
-    raise_descriptors();
+    // One an instance or more.
+    descriptor::raise_limit();
     let registry = Registry::new(&start.directory);
     watch(&start.directory, start.doorbell, &start.server, &registry);
     bury(&start.data, &registry);
     0
-}
-
-/// One descriptor an instance or more: as many as the user may have at all.
-fn raise_descriptors() {
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
 }
 
 /// Watches every live instance and removes it from the registry when it has ended.

@@ -20,7 +20,7 @@ use nix::unistd::{Pid, getppid};
 use runtime::squashfs::write::{Kind, Metadata, Options, Tree, Writer};
 
 /// Longest wait for anything. Only a hang reaches it.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Bytes of the large file.
 const SIZE: u64 = 2 << 30;

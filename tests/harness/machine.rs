@@ -33,7 +33,7 @@ pub fn run(world: &World, disks: &[PathBuf], files: &[(&str, &[u8])]) -> HashMap
         .spawn();
     let mut cases = HashMap::new();
     loop {
-        let line = machine.line_within(5 * DEADLINE);
+        let line = machine.line_within(2 * DEADLINE);
         let line = line.trim_end();
         if line == "== all done" {
             break;
@@ -42,7 +42,7 @@ pub fn run(world: &World, disks: &[PathBuf], files: &[(&str, &[u8])]) -> HashMap
         let Some((name, code)) = line.strip_prefix("== ").and_then(|rest| rest.split_once(' ')) else { continue };
         let mut case = Case { code: code.parse().unwrap(), stdout: String::new(), stderr: String::new() };
         loop {
-            let line = machine.line_within(5 * DEADLINE);
+            let line = machine.line_within(2 * DEADLINE);
             match line.trim_end().split_once(' ') {
                 Some(("1", text)) => case.stdout.push_str(&format!("{text}\n")),
                 Some(("2", text)) => case.stderr.push_str(&format!("{text}\n")),

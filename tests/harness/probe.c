@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/vm_sockets.h>
+#include <mqueue.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
@@ -349,6 +350,17 @@ static int wait_for_line(void)
     return !line[0];
 }
 
+/* Makes a message queue that is there until standard input ends. */
+static void hold_queue(const char *name)
+{
+    struct mq_attr attributes = { .mq_maxmsg = 1, .mq_msgsize = 16 };
+    char byte;
+    tell("mq_open", mq_open(name, O_RDWR | O_CREAT | O_EXCL, 0600, &attributes));
+    while (read(0, &byte, 1) > 0)
+        ;
+    mq_unlink(name);
+}
+
 int main(int argc, char **argv)
 {
     const char *verb = argc > 1 ? argv[1] : "";
@@ -392,6 +404,10 @@ int main(int argc, char **argv)
         tell("shmget", shmget(atoi(argv[2]), 4096, IPC_CREAT | 0600));
     else if (!strcmp(verb, "shm-find"))
         tell("shmget", shmget(atoi(argv[2]), 4096, 0));
+    else if (!strcmp(verb, "mq-hold"))
+        hold_queue(argv[2]);
+    else if (!strcmp(verb, "mq-find"))
+        tell("mq_open", mq_open(argv[2], O_RDWR));
     else if (!strcmp(verb, "descriptors"))
         descriptors();
     else if (!strcmp(verb, "count")) {

@@ -1,9 +1,9 @@
 //! Processes that a test started: waited for with a deadline, and ended with the test.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Child, ChildStdin, ExitStatus};
+use std::process::{Child, ChildStdin, Command, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,6 +41,8 @@ pub fn wait_for_poll(pid: Pid) {
         if at.contains("poll") {
             return;
         }
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        assert!(!status.is_empty() && !status.contains("State:\tZ"), "process {pid} has ended");
         assert!(begin.elapsed() < DEADLINE, "process {pid} does not wait in poll(2) but in {at:?}");
         thread::yield_now();
     }
@@ -115,6 +117,21 @@ impl Collected {
     }
 }
 
+/// Longest time for which a file that this process has written may be open in a child of another test.
+const INHERITED: Duration = Duration::from_secs(10);
+
+/// Starts a command. A file that a test has written and closed is still open for writing, and cannot be executed, in a
+/// child that another test was just starting, until that child executes its own program.
+fn begin(command: &mut Command) -> std::io::Result<Child> {
+    let end = Instant::now() + INHERITED;
+    loop {
+        match command.spawn() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < end => thread::yield_now(),
+            other => return other,
+        }
+    }
+}
+
 /// A process that runs. Dropping it kills it.
 pub struct Running {
     child: Child,
@@ -130,7 +147,7 @@ pub struct Running {
 impl Running {
     pub(super) fn spawn(mut command: TestCommand) -> Self {
         let shown: String = format!("{:?}", command.command).chars().take(400).collect();
-        let mut child = command.command.spawn().unwrap_or_else(|error| panic!("cannot start {shown}: {error}"));
+        let mut child = begin(&mut command.command).unwrap_or_else(|error| panic!("cannot start {shown}: {error}"));
         let pidfd = pidfd_open(Pid::from_raw(child.id() as i32)).unwrap();
         let mut stdin = child.stdin.take();
         if !command.stdin.is_empty()
@@ -258,8 +275,21 @@ pub struct Member {
 }
 
 impl Member {
+    fn again(&self) -> Self {
+        Self { pid: self.pid, name: self.name.clone(), pidfd: self.pidfd.try_clone().unwrap() }
+    }
+
     pub fn kill(&self) {
         pidfd_signal(&self.pidfd, Signal::SIGKILL as i32).unwrap_or_else(|errno| panic!("kill {}: {errno}", self.name));
+    }
+
+    /// Keeps it from doing anything until [`Member::go_on`].
+    pub fn hold(&self) {
+        pidfd_signal(&self.pidfd, Signal::SIGSTOP as i32).unwrap_or_else(|errno| panic!("stop {}: {errno}", self.name));
+    }
+
+    pub fn go_on(&self) {
+        pidfd_signal(&self.pidfd, Signal::SIGCONT as i32).unwrap_or_else(|errno| panic!("wake {}: {errno}", self.name));
     }
 
     /// Kills it unless it has gone.
@@ -293,11 +323,20 @@ impl Tree {
         Self(members)
     }
 
-    /// The one process of this name.
+    /// The one process of this name. One that was just forked takes its name a moment later: it is waited for.
     #[track_caller]
-    pub fn named(&self, name: &str) -> &Member {
-        let names: Vec<&str> = self.0.iter().map(|member| member.name.as_str()).collect();
-        self.0.iter().find(|member| member.name == name).unwrap_or_else(|| panic!("no {name} among {names:?}"))
+    pub fn named(&self, name: &str) -> Member {
+        let find = |members: &[Member]| members.iter().find(|member| member.name == name).map(Member::again);
+        let begin = Instant::now();
+        let mut found = find(&self.0);
+        while found.is_none() {
+            let now = Self::of(self.0[0].pid);
+            found = find(&now.0);
+            let names: Vec<&str> = now.0.iter().map(|member| member.name.as_str()).collect();
+            assert!(found.is_some() || begin.elapsed() < DEADLINE, "no {name} among {names:?}");
+            thread::yield_now();
+        }
+        found.unwrap()
     }
 
     /// Waits until not one of them is left.

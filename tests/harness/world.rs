@@ -87,9 +87,9 @@ pub fn program(tree: &Path, name: &str) {
         .succeeds();
 }
 
-/// Writes an executable file.
+/// Writes an executable file, through another process as [`copy`] does.
 pub fn script(path: &Path, content: &str) {
-    fs::write(path, content).unwrap();
+    TestCommand::new(need("tee")).arg(path).input(content).run().succeeds();
     fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
 }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Component;
+use std::path::{Component, Path, PathBuf};
 
 use runtime::image::Digest;
 use runtime::image::declared::{Connection, Plug, Slot};
@@ -10,6 +10,7 @@ use runtime::installation::Setting;
 use runtime::installation::places::{Place, Placed};
 use runtime::version::Version;
 
+use crate::layout::word::Places;
 use crate::settings::{bytes, change_own, no_more};
 use crate::{Failure, Invocation, Message, cli, publisher};
 
@@ -223,6 +224,17 @@ pub(super) fn target(plug: &Plug) -> Result<Placed, Failure> {
         }
     }
     Ok(placed)
+}
+
+/// Where a plug's content appears in the guest. A place of the root is seen in the view of the root as well.
+pub(crate) fn targets(plug: &Plug, places: &Places) -> Vec<PathBuf> {
+    // One that cannot be used is refused by itself.
+    let Ok(placed) = target(plug) else { return Vec::new() };
+    match placed.place {
+        Place::Root => vec![Path::new("/").join(&placed.path), places.root.join(&placed.path)],
+        Place::Data => vec![places.data.join(&placed.path)],
+        Place::Common => vec![places.common.join(&placed.path)],
+    }
 }
 
 /// `fim-content unslot`.

@@ -11,6 +11,7 @@ mod supply;
 
 use std::ffi::OsString;
 
+pub(crate) use declare::targets;
 pub(crate) use producer::Producer;
 pub(crate) use resolve::resolve;
 pub use supply::Supply;

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use runtime::content::difference;
 use runtime::image::declared::{Connection, Plug, Slot};
 use runtime::publisher::{PublicKey, verified_publisher};
+use runtime::sys::descriptor;
 
 use super::producer::Producer;
 use super::supply::Supply;
@@ -16,7 +17,7 @@ use super::{beside, connect, declare};
 use crate::fetch::{self, Wanted};
 use crate::launch::data;
 use crate::launch::facts::{self, Caller, Facts};
-use crate::{Failure, Invocation, Message, agreement, report};
+use crate::{Failure, Invocation, Message, agreement, limit, report};
 
 /// A slot of a producer.
 type Found = (Rc<Producer>, Slot);
@@ -80,6 +81,8 @@ pub(crate) fn resolve(invocation: &Invocation, facts: &Facts) -> Result<Vec<Supp
 impl<'a> Search<'a> {
     /// One that only looks.
     pub(super) fn new(invocation: &'a Invocation, caller: &'a Caller) -> Self {
+        // Each producer is an open file.
+        descriptor::raise_limit();
         Self { invocation, caller, asks: false, fetches: false, open: Vec::new() }
     }
 
@@ -130,7 +133,12 @@ impl<'a> Search<'a> {
                 connection.slot
             ))
         };
-        let producer = self.open(&path).map_err(|error| failed(&runtime::error::chain(error.as_ref())))?;
+        let unusable = |error: Failure| match runtime::error::chain(error.as_ref()) {
+            // Another producer would not help.
+            why if limit::is_reached(&why) => error,
+            why => failed(&why),
+        };
+        let producer = self.open(&path).map_err(unusable)?;
         let slot = producer.slot(plug, Some(&connection.slot)).map_err(|unfit| failed(&unfit))?;
         let now = producer.identity(&slot);
         if let Some(change) = difference(&connection.identity, &now) {

@@ -100,11 +100,16 @@ pub(crate) fn hold(data: &Path) -> Result<Result<lock::Held, String>, Failure> {
             let ids: Vec<String> = live.iter().map(|instance| instance.id.to_string()).collect();
             return Ok(Err(ids.join(" ")));
         }
-        // The session is about to end. While the start lock is held, no start is half-way.
-        let changes = watch(&record.directory.join("instances"));
-        drop(starting);
-        wait_for_change(&record, changes.as_ref());
+        wait_for_end(&record, starting);
     }
+}
+
+/// Waits for the end of a session whose last instance has gone, or until an instance has begun in it. While the start lock
+/// is held no start is half-way, and the mount server, which needs it for its end, is not gone.
+pub(super) fn wait_for_end(record: &Record, starting: lock::Held) {
+    let changes = watch(&record.directory.join("instances"));
+    drop(starting);
+    wait_for_change(record, changes.as_ref());
 }
 
 /// Reports each instance that begins.

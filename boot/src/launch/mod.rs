@@ -353,6 +353,7 @@ impl Guest<'_> {
             let _ = channel.send(&runtime::control::FromGuest::Failed(text).encode(), None);
             runtime::error::FAILURE
         };
+        descriptor::restore_limit();
         // Locks, the image and the ends of other channels are this process's business no more; whoever waits for their
         // last copy to be closed must not wait for an instance.
         let kept = [0, 1, 2, channel.as_fd().as_raw_fd(), gate.as_raw_fd(), keeper.as_raw_fd()];

@@ -23,7 +23,7 @@ use super::grants::{self, Gift, Grant};
 use super::stacking::Stacking;
 use super::{Program, binds, environment, identity, joined_words, revision, terminal_use};
 use crate::content;
-use crate::layout::{self, plan::Shared};
+use crate::layout::{self, plan::Shared, word::Places};
 use crate::version::Build;
 
 /// A start that cannot be made.
@@ -192,20 +192,27 @@ fn layouts(config: &Config, facts: &Facts, grants: &[Grant]) -> Result<Option<La
     if declared.is_empty() {
         return Ok(None);
     }
-    layout::plan::plan(declared, &revision::places(&facts.revision.now), &shared(facts, grants)).map(Some)
+    let places = revision::places(&facts.revision.now);
+    layout::plan::plan(declared, &places, &shared(config, facts, grants, &places)).map(Some)
 }
 
-/// What of the host the guest sees by binds and permissions.
-pub(crate) fn shared(facts: &Facts, grants: &[Grant]) -> Vec<Shared> {
+/// What of the host the guest sees by binds and permissions, and what of other images by plugs.
+pub(crate) fn shared(config: &Config, facts: &Facts, grants: &[Grant], places: &Places) -> Vec<Shared> {
+    let host = |owner: String| format!("{owner} shares with the host");
     let binds = facts.binds.iter().filter(|bind| bind.fault.is_none());
-    let binds = binds.map(|bind| Shared { path: bind.target.clone(), owner: format!("bind {}", bind.index) });
+    let binds = binds.map(|bind| Shared { path: bind.target.clone(), owner: host(format!("bind {}", bind.index)) });
     let granted = grants.iter().filter_map(|grant| match &grant.gift {
         Gift::Mount { target, .. } => {
-            Some(Shared { path: target.clone(), owner: format!("the permission {}", grant.permission.name()) })
+            let owner = host(format!("the permission {}", grant.permission.name()));
+            Some(Shared { path: target.clone(), owner })
         }
         _ => None,
     });
-    binds.chain(granted).collect()
+    let plugs = config.declared.plugs.iter().flat_map(|plug| {
+        let owner = format!("the plug '{}' has from another image", plug.name);
+        content::targets(plug, places).into_iter().map(move |path| Shared { path, owner: owner.clone() })
+    });
+    binds.chain(granted).chain(plugs).collect()
 }
 
 /// The boot command reads the whole start-up set; of any other, what most programs read: the settings and libraries.

@@ -124,8 +124,8 @@ fn publish(port: &Port, base: &Path, session: &Path) -> Result<Option<Published>
     }
 }
 
-/// How long the proxy of an instance that was killed may take to go, in milliseconds.
-const GRACE: u16 = 1000;
+/// How long the proxy of an instance that was killed may take to go, in milliseconds: on a machine that does much else.
+const GRACE: u16 = 3000;
 
 /// Whether a proxy that no live instance has is just going.
 fn ends(holder: &Holder) -> bool {

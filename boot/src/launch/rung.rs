@@ -184,6 +184,14 @@ pub fn settle(data: &Path, facts: &Facts, root: bool, live: bool) -> Result<Rung
     Ok(rung)
 }
 
+/// Whether nothing has been chosen yet for a data directory.
+///
+/// # Errors
+/// When the record cannot be read.
+pub fn is_open(data: &Path) -> Result<bool, Failure> {
+    Ok(read(&data.join(NAME))?.is_none())
+}
+
 /// The rung of what is in a data directory now: the recorded one, or the one that fits files which all belong to the
 /// caller.
 ///

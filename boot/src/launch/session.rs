@@ -182,7 +182,16 @@ pub fn enter(
             }
             Err(theirs) => {
                 let record = Record::read(&theirs, &data.join(lock::SESSION))?;
-                same_shape(&record, &external()?.1, data)?;
+                let shape = external()?.1;
+                // One that is just ending is neither a reason to refuse other layers nor to settle for its IDs.
+                if (record.shape != shape || root && rung::is_open(data)?)
+                    && Registry::new(&record.directory).live()?.is_empty()
+                {
+                    exclusive::wait_for_end(&record, starting);
+                    starting = lock::wait(data, lock::START)?;
+                    continue;
+                }
+                same_shape(&record, &shape, data)?;
                 if let Some((server, alive)) = join(&record)? {
                     let rung = rung::settle(data, facts, root, true)?;
                     let (directory, data) = (record.directory, data.to_owned());

@@ -33,6 +33,6 @@ pub(super) fn planned(invocation: &Invocation) -> Result<(Result<Layouts, Proble
     let root = identity::is_root(config, false, &facts);
     let grants = launch::grants(config, &facts, &identity::account(config, root, &facts), root);
     let places = revision::places(&facts.revision.now);
-    let shared = launch::shared(&facts, &grants);
+    let shared = launch::shared(config, &facts, &grants, &places);
     Ok((plan::plan(&config.declared.layouts, &places, &shared), places))
 }

@@ -82,26 +82,24 @@ pub enum Problem {
         /// The targets, the first once more at the end.
         names: Vec<String>,
     },
-    /// It would be made on the host.
-    #[error(
-        "layout '{name}': its target lies in {place}, which {owner} shares with the host; layouts change nothing outside"
-    )]
+    /// It would be made on the host, or in another image.
+    #[error("layout '{name}': its target lies in {place}, which {owner}; layouts change nothing outside")]
     Shared {
         /// The target.
         name: String,
         /// The place.
         place: String,
-        /// Who shares it.
+        /// Who shares it, and with whom.
         owner: String,
     },
     /// It would hide something that was granted.
-    #[error("layout '{name}': it would hide {place}, which {owner} shares with the guest; remove one of the two")]
+    #[error("layout '{name}': it would hide {place}, which {owner}; remove one of the two")]
     Hides {
         /// The target.
         name: String,
         /// The place.
         place: String,
-        /// Who shares it.
+        /// Who shares it, and with whom.
         owner: String,
     },
     /// There are too many.
@@ -124,12 +122,12 @@ impl Problems {
     }
 }
 
-/// A place of the guest that shows the host.
+/// A place of the guest that shows the host, or another image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shared {
     /// Its path in the guest.
     pub path: PathBuf,
-    /// Who shares it.
+    /// Who shares it, and with whom: "bind 0 shares with the host".
     pub owner: String,
 }
 

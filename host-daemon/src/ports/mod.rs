@@ -18,7 +18,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 use runtime::ports::{Published, Sockets, Start};
-use runtime::sys::capability;
+use runtime::sys::{capability, descriptor};
 
 /// Most descriptors that the proxy needs besides those of clients.
 const OTHERS: u64 = 64;
@@ -26,7 +26,7 @@ const OTHERS: u64 = 64;
 /// Runs until the starter ends it; returns the exit code of the process.
 #[must_use]
 pub fn run(start: Start) -> i32 {
-    crate::raise_descriptors();
+    descriptor::raise_limit();
     match enter(&start).and_then(|begun| if begun { serve(start.published) } else { Ok(()) }) {
         Ok(()) => 0,
         // Nobody reads anything of this process; the starter says that it has ended.

@@ -324,6 +324,7 @@ enum Opened<'a> {
 
 /// Makes this a process of its own: no terminal, no streams.
 fn become_daemon(request: &Request) -> Result<(), Error> {
+    process::die_without_core();
     descriptor::detach_standard_streams().map_err(io_error("open", "/dev/null"))?;
     nix::unistd::setsid().map_err(|errno| io_error("start", "a session of processes")(errno.into()))?;
     title::set("fim-mount", format!("fim: mount server of {}", request.directory.display()).as_bytes());

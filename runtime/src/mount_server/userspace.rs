@@ -5,14 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::mount::{MsFlags, mount};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{Error, Request, diagnose, io_error, serving};
 use crate::fuse;
 use crate::fuse::overlay::Writable;
 use crate::session::marks;
 use crate::squashfs::Archive;
-use crate::sys::process;
+use crate::sys::{descriptor, process};
 
 /// Mounts and serves it at the session's root, with `root` and `work` of `data` as its writable side.
 pub(super) fn serve(
@@ -24,9 +23,7 @@ pub(super) fn serve(
 ) -> Result<fuse::Server, Error> {
     let marks = marks::settle(data)?;
     // One descriptor for each file that is open in the session, and for many directories.
-    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
-    }
+    descriptor::raise_limit();
     // The kernel has applied the mask of whoever makes something.
     process::set_umask(0);
     let root = request.directory.join("root");

@@ -4,9 +4,33 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// The soft and the hard limit of open files (`RLIMIT_NOFILE`) before [`raise_limit`].
+static GIVEN: OnceLock<(u64, u64)> = OnceLock::new();
+
+/// Lets this process have as many files open as its user may let it (getrlimit(2)).
+pub fn raise_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok()
+    {
+        // Whoever raises it again, as a child does, was not given that.
+        let _ = GIVEN.set((soft, hard));
+    }
+}
+
+/// Takes back what [`raise_limit`] did, in this process or in the one it was forked from: for a role in which programs of
+/// others run.
+pub fn restore_limit() {
+    if let Some((soft, hard)) = GIVEN.get() {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, *soft, *hard);
+    }
+}
 
 fn close_range(first: u32, last: u32, flags: u32) -> nix::Result<()> {
     // SAFETY: integers only. Closing affects descriptors that no live OwnedFd of the role refers to (callers close

@@ -270,6 +270,38 @@ pub fn default_signal(signal: i32) {
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
+/// Has the signals of which a process dies with a core kill it without one.
+///
+/// The kernel closes nothing before the core is written, and begins with that when every thread has ended. A thread that
+/// waits for an answer of another one of the same process never does.
+pub fn die_without_core() {
+    extern "C" fn die(_: libc::c_int) {
+        // SAFETY: both may be called in a signal handler and take integers only.
+        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+    }
+    // signal(7), the default action "Core".
+    for signal in [
+        libc::SIGABRT,
+        libc::SIGBUS,
+        libc::SIGFPE,
+        libc::SIGILL,
+        libc::SIGQUIT,
+        libc::SIGSEGV,
+        libc::SIGSYS,
+        libc::SIGTRAP,
+        libc::SIGXCPU,
+        libc::SIGXFSZ,
+    ] {
+        // SAFETY: all-zero is a valid sigaction; the fields that matter are set below.
+        let mut action: libc::sigaction = unsafe { mem::zeroed() };
+        action.sa_sigaction = die as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        // A thread that has used up its stack has another one for this.
+        action.sa_flags = libc::SA_ONSTACK;
+        // SAFETY: the handler lives as long as the program and calls what a handler may call.
+        unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+    }
+}
+
 /// kill(2) with any signal number, real-time ones included. A target that has gone is as good as signalled.
 pub fn kill(target: Pid, signal: i32) {
     // SAFETY: integers only; a wrong number answers EINVAL.

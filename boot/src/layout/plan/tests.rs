@@ -191,7 +191,7 @@ fn nothing_lies_in_a_link_or_a_file() {
 
 #[test]
 fn what_is_shared_with_the_host_is_left_alone() {
-    let shared = [Shared { path: "/mnt/host".into(), owner: "bind 0".into() }];
+    let shared = [Shared { path: "/mnt/host".into(), owner: "bind 0 shares".into() }];
     let problem = |line: &str| plan(&[layout(line)], &places(), &shared).map_err(|problems| problems.to_string());
     for line in ["/mnt/host tmpfs", "/mnt/host/x tmpfs"] {
         assert!(problem(line).unwrap_err().contains("lies in /mnt/host, which bind 0 shares"), "{line}");

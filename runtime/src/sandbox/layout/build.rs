@@ -54,7 +54,7 @@ pub(super) struct Builder<'a> {
     pub(super) layouts: &'a Layouts,
     pub(super) journal: Option<&'a Journal>,
     pub(super) placed: Placed,
-    /// The root, and the view of it: what layouts may lie on.
+    /// The root, the view of it, and the files of the installation: what layouts may lie on.
     pub(super) mounts: Vec<u64>,
     /// Those that targets lie in, by the path that was asked for.
     pub(super) directories: HashMap<PathBuf, Rc<Directory>>,
@@ -153,12 +153,17 @@ impl<'a> Builder<'a> {
         ))?;
         let id = |fd: &OwnedFd| mount_of(fd).map_err(step(first, "examine", "/"));
         let (mount, seen) = (id(&root)?, id(&view)?);
+        let mut mounts = vec![mount, seen];
+        for path in &layouts.data {
+            let data = walk(&root, path, OFlag::O_DIRECTORY, ResolveFlag::RESOLVE_IN_ROOT);
+            mounts.push(id(&data.map_err(step(first, "open", path))?)?);
+        }
         let directory = Directory { fd: root, path: "/".into(), mount };
         Ok(Self {
             layouts,
             journal,
             placed: Placed::new(&layouts.view, &layouts.data),
-            mounts: vec![mount, seen],
+            mounts,
             directories: HashMap::from([("/".into(), Rc::new(directory))]),
             bases: HashMap::from([(layouts.view.clone(), Rc::new(view))]),
             bare: OnceCell::new(),
@@ -218,11 +223,12 @@ impl<'a> Builder<'a> {
     fn may_be(&self, entry: &Entry, directory: &Directory, path: &Path) -> Result<(), Error> {
         let name = || entry.name.clone();
         let path_buf = || path.to_owned();
-        if self.placed.is_own(&directory.path) {
-            // Below the files of the installation and the application, by their own names.
-        } else if let Some(kept) = Kept::find(self.layouts.kept, path) {
+        // Files of the installation and the application have names of their own, which lie in a place that is kept.
+        let kept = Kept::find(self.layouts.kept, path).filter(|_| !self.placed.is_own(&directory.path));
+        if let Some(kept) = kept {
             return Err(Error::Kept { name: name(), path: path_buf(), reason: kept.reason });
-        } else if !self.mounts.contains(&directory.mount) && !self.placed.covers(&directory.path) {
+        }
+        if !self.mounts.contains(&directory.mount) && !self.placed.covers(&directory.path) {
             return Err(Error::Shared { name: name(), path: path_buf() });
         }
         match self.placed.meets(path) {

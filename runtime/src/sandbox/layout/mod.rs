@@ -200,8 +200,8 @@ pub enum Error {
         /// Why.
         reason: &'static str,
     },
-    /// The real place is a file system of the host.
-    #[error("layout '{name}': it leads to {}, which a bind or a permission shares with the host; layouts change nothing outside", path.display())]
+    /// The real place is in a mount of the host or of another image.
+    #[error("layout '{name}': it leads to {}, which a bind or a permission shares with the host, or a plug has from another image; layouts change nothing outside", path.display())]
     Shared {
         /// The target.
         name: String,
