@@ -423,7 +423,7 @@ static void locks(void)
 static void beyond(int strict)
 {
 	/* Of an ACL, version 2: its owner, a user, its group, a mask and others. */
-	static const uint32_t acl[] = {2, 0x60001, -1, 0x60002, 0, 0x40004, -1, 0x60010, -1, 0x40020, -1};
+	const uint32_t acl[] = {2, 0x60001, -1, 0x60002, getuid(), 0x40004, -1, 0x60010, -1, 0x40020, -1};
 	char text[8] = {0}, path[64];
 	FAILS(rename2("file", "file2", RENAME_WHITEOUT), EINVAL);
 	if (strict) {
