@@ -28,7 +28,9 @@ pub(super) fn of_inode(ino: u64, inode: &Inode, time: Time, owners: &Owners) -> 
     };
     let owner = owners.shown(inode.uid, inode.gid);
     let time = UNIX_EPOCH + Duration::new(time.seconds.into(), time.nanoseconds);
-    attr(ino, kind, inode.mode_perm, size, inode.nlink, owner, rdev, time)
+    let attributes = attr(ino, kind, inode.mode_perm, size, inode.nlink, owner, rdev, time);
+    // Whoever copies a file looks for holes where it has fewer blocks than bytes.
+    FileAttr { blocks: inode.stored_bytes().div_ceil(SECTOR), ..attributes }
 }
 
 /// The attributes of the directory of layers.

@@ -21,6 +21,7 @@ mod compress;
 mod data;
 mod dir;
 mod error;
+mod extent;
 #[cfg(test)]
 pub(crate) mod handmade;
 mod inode;
@@ -35,6 +36,7 @@ mod xattr;
 pub use data::{Block, FileLayout, Stored};
 pub use dir::{DirEntry, Listing};
 pub use error::{Error, Table};
+pub use extent::Extent;
 pub use inode::{FileKind, Inode, Kind, device_parts};
 pub use superblock::{Compressor, MAGIC, SUPERBLOCK_SIZE, Superblock, flags};
 pub use time::Time;
