@@ -27,7 +27,6 @@ use super::super::attr::{FOREVER, absent};
 use super::super::filesystem::{GENERATION, MAX_BACKGROUND, MAX_REQUEST};
 use super::change::{Make, Maker};
 use super::file::Change;
-use super::holes::{Holes, Notifying, Question};
 use super::listing::{Entry, is_dot};
 use super::stack::Overlay;
 use super::upper::kind;
@@ -39,8 +38,7 @@ thread_local! {
 
 /// The overlay as a file system.
 pub(super) struct OverlayFs {
-    overlay: Arc<Overlay>,
-    holes: Holes,
+    overlay: Overlay,
     /// Open directories: what was there when their reading began.
     listings: Mutex<HashMap<u64, Arc<Vec<Entry>>>>,
     next: AtomicU64,
@@ -69,14 +67,8 @@ fn answer_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, Errno>) {
 }
 
 impl OverlayFs {
-    pub(super) fn new(overlay: Overlay, notifying: Notifying) -> Self {
-        Self {
-            overlay: Arc::new(overlay),
-            holes: Holes::new(notifying),
-            listings: Mutex::default(),
-            next: AtomicU64::new(1),
-            no_open: false,
-        }
+    pub(super) fn new(overlay: Overlay) -> Self {
+        Self { overlay, listings: Mutex::default(), next: AtomicU64::new(1), no_open: false }
     }
 
     fn names_last(&self) -> Duration {
@@ -399,10 +391,6 @@ impl Filesystem for OverlayFs {
         }
     }
 
-    fn lseek(&self, _: &Request, node: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        self.holes.ask(&self.overlay, Question { node, offset, whence, reply });
-    }
-
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         self.open_directory(reply);
     }
@@ -475,13 +463,19 @@ impl Filesystem for OverlayFs {
     }
 
     // `ENOSYS` below: the kernel does it itself, or does without, and never asks again. Locks are among it: every
-    // instance uses this one mount, and the kernel keeps its locks.
+    // instance uses this one mount, and the kernel keeps its locks. Of holes it tells nothing, because it does not say
+    // which of them it has filled and not yet written; and to have it write would make this process wait for itself, which
+    // nobody could end any more once it were killed.
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
         reply.error(fuser::Errno::ENOSYS);
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
         reply.error(fuser::Errno::ENOSYS);
     }
 

@@ -10,7 +10,6 @@ mod copy_up;
 mod file;
 mod filesystem;
 mod fold;
-mod holes;
 mod links;
 mod listing;
 mod marks;
@@ -63,8 +62,5 @@ pub fn serve(
     let reader = Reader::new(Arc::clone(&blocks), read_ahead_threads(options), options.cache_bytes);
     let upper = Upper::open(writable.upper, writable.work, writable.marks)?;
     let overlay = Overlay::new(Arc::clone(&blocks), reader, options.owners, upper, writable.casefold)?;
-    let notifying = holes::Notifying::default();
-    let server = start(device, blocks, OverlayFs::new(overlay, Arc::clone(&notifying)), options)?;
-    let _ = notifying.set(server.notifier());
-    Ok(server)
+    start(device, blocks, OverlayFs::new(overlay), options)
 }
