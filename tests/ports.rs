@@ -94,15 +94,19 @@ fn exchange(address: IpAddr, port: u16, bytes: &[u8]) -> Vec<u8> {
 fn end_of(port: u16) -> std::io::Result<usize> {
     let mut stream = TcpStream::connect_timeout(&SocketAddr::new(LOOPBACK[0], port), DEADLINE)?;
     stream.set_read_timeout(Some(DEADLINE))?;
-    stream.read(&mut [0])
+    uninterrupted(|| stream.read(&mut [0]))
 }
 
-/// What comes back to a client for datagrams, within its time. A process that is stopped and continued meanwhile, as a
-/// machine that is saved and woken does it, finds such a call interrupted (signal(7)).
-#[track_caller]
+/// What comes back to a client for datagrams, within its time.
 fn receive(client: &UdpSocket, bytes: &mut [u8]) -> std::io::Result<usize> {
+    uninterrupted(|| client.recv(bytes))
+}
+
+/// A call that has a time limit is interrupted when this process is stopped and continued, as by whoever saves and wakes
+/// the machine (signal(7)); it is made again.
+fn uninterrupted(mut call: impl FnMut() -> std::io::Result<usize>) -> std::io::Result<usize> {
     loop {
-        match client.recv(bytes) {
+        match call() {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             other => return other,
         }
