@@ -15,6 +15,7 @@ test busybox-static   the program that small test images hold
 test gcc              the probe that runs inside test images
 test debootstrap      the real Debian tree that the tests pack and run
 test squashfs-tools   mksquashfs makes what the reader must read, unsquashfs reads what the packer makes
+test squashfuse       reads what the packer makes, too
 test tar              GNU tar makes archives for the packer
 test xz-utils         compressed archives for the packer
 test zstd             compressed archives for the packer

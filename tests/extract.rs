@@ -56,12 +56,11 @@ fn listing(root: &Path) -> String {
     find.args([".", "-printf", "%P %y %m %U:%G %T@ %n %s %l\\n"]).current_dir(root);
     let output = find.output().unwrap();
     let text = text(&output.stdout);
-    // Sizes of directories are the file system's own affair, fractions of seconds squashfs does not keep.
+    // Sizes of directories are the file system's own affair.
     let mut lines: Vec<_> = text
         .lines()
         .map(|line| {
-            let words = line.split(' ').map(|word| word.split('.').next().unwrap_or_default());
-            let words: Vec<_> = words.collect();
+            let words: Vec<_> = line.split(' ').collect();
             let size = if words[1] == "d" { "" } else { words[6] };
             [&words[..5], &[if words[1] == "d" { "" } else { words[5] }, size], &words[7..]].concat().join(" ")
         })

@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use harness::{FIM, TestCommand, World, need};
 
@@ -28,6 +29,15 @@ p run --rm --volume /dev/pts:/dev/pts --cgroups=disabled --network=none --ulimit
 rm -rf store run
 "#;
 
+/// A time that takes an extended header.
+fn set_time(path: &Path) {
+    let time = UNIX_EPOCH + Duration::new(1_600_000_000, 123_456_789);
+    fs::File::open(path).unwrap().set_modified(time).unwrap();
+}
+
+/// What `stat` calls it.
+const TIME: &str = "2020-09-13 12:26:40.123456789 +0000";
+
 /// The kinds of objects and attributes that a tree may hold and every user may make.
 fn rich_tree(tree: &Path) {
     fs::create_dir_all(tree.join("data/empty")).unwrap();
@@ -43,11 +53,12 @@ fn rich_tree(tree: &Path) {
     xattr::set(tree.join("data/first"), "user.note", b"kept\0\xff").unwrap();
     let hole = fs::File::create(tree.join("data/sparse")).unwrap();
     hole.set_len(1 << 20).unwrap();
+    set_time(&tree.join("data/sparse"));
 }
 
 /// Everything about a tree that an export keeps.
 const LISTING: &str = "cd /; find data bin usr -print0 \
-    | sort -z | xargs -0 stat -c '%n %F %a %s %Y %N'; \
+    | sort -z | xargs -0 stat -c '%n %F %a %s %y %N'; \
     find data bin usr -type f -print0 | sort -z | xargs -0 md5sum; stat -c %h data/first";
 
 fn export(world: &World, file: &str, more: &[&str]) -> TestCommand {
@@ -56,8 +67,18 @@ fn export(world: &World, file: &str, more: &[&str]) -> TestCommand {
 
 #[test]
 fn podman_runs_what_is_exported() {
-    let options = ["--boot", "sh -c", "--boot-arg", "echo \"$GREETING: $*\"; cat /etc/added", "--boot-arg", "name"];
-    let world = World::with_tree(|_| {}, &[&options[..], &["--env", "GREETING=hello  world"]].concat());
+    let options = [
+        "--boot",
+        "sh -c",
+        "--boot-arg",
+        "echo \"$GREETING: $*\"; cat /etc/added; stat -c %y /usr/share",
+        "--boot-arg",
+        "name",
+    ];
+    let world = World::with_tree(
+        |tree| set_time(&tree.join("usr/share")),
+        &[&options[..], &["--env", "GREETING=hello  world"]].concat(),
+    );
     world.sh("echo committed >/etc/added; rm /etc/release").prints();
     world.app(&["fim-layer", "commit", "binary"]).run().succeeds();
     world.sh("echo lost >/etc/added").prints();
@@ -70,7 +91,7 @@ fn podman_runs_what_is_exported() {
         .current_dir(world.path(""))
         .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
         .env("HOME", world.path("home"));
-    assert_eq!(run.prints(), "hello  world: one two\ncommitted");
+    assert_eq!(run.prints(), format!("hello  world: one two\ncommitted\n{TIME}"));
 }
 
 #[test]
@@ -78,6 +99,12 @@ fn an_exported_image_is_built_again_as_it_was() {
     let world = World::with_tree(rich_tree, &["--boot", "cat", "--boot-arg", "/data/first", "--env", "A=b"]);
     export(&world, "app.tar", &[]).run().succeeds();
     let (listing, boot) = (world.sh(LISTING).prints(), world.app(&["fim-boot", "show"]).prints());
+    assert!(listing.contains(TIME), "{listing}");
+    need("tar");
+    let script = "mkdir layout; tar -xf app.tar -C layout; layer=$(ls -S layout/blobs/sha256/* | head -n1); \
+                  tar --full-time -tvzf $layer data/sparse";
+    let told = world.host_sh(script).env("TZ", "UTC").prints();
+    assert!(told.contains(TIME.trim_end_matches(" +0000")), "{told}");
     let again = World::empty();
     let build = TestCommand::new(FIM).arg("build").arg(world.path("app.tar")).arg("-o").arg(again.image());
     again.equip(build).args(["--level", "1", "-q"]).run().succeeds();

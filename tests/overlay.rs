@@ -4,7 +4,7 @@
 mod harness;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use harness::{Running, TestCommand, World, debian, is_root, layers, need, world};
@@ -27,7 +27,7 @@ fn checks() -> World {
                 .run()
                 .succeeds();
             let checks = tree.join("checks");
-            for name in ["sub/inner", "replaced"] {
+            for name in ["sub/inner", "replaced", "nameless"] {
                 fs::create_dir_all(checks.join(name)).unwrap();
             }
             for (name, content) in [
@@ -37,12 +37,19 @@ fn checks() -> World {
                 ("sub/other", "other\n"),
                 ("gone", "gone\n"),
                 ("replaced/old", "old\n"),
+                ("nameless/written", "written\n"),
+                ("nameless/replaced", "replaced\n"),
+                ("nameless/one", "twin\n"),
                 ("big", &"b".repeat(1 << 20)),
             ] {
                 fs::write(checks.join(name), content).unwrap();
             }
             fs::hard_link(checks.join("twin1"), checks.join("twin2")).unwrap();
+            fs::hard_link(checks.join("nameless/one"), checks.join("nameless/two")).unwrap();
             symlink("file", checks.join("link")).unwrap();
+            let sparse = fs::File::create(checks.join("sparse")).unwrap();
+            sparse.set_len(4 << 20).unwrap();
+            sparse.write_all_at(b"data", 1 << 20).unwrap();
         },
         &[],
     )
@@ -339,6 +346,22 @@ fn where_the_kernel_refuses_our_own_overlay_takes_over() {
     // It stayed there.
     let script = "\"$IMAGE\" fim-exec sh -c 'ls /checks/gone; echo x > /etc/kept' ; \"$IMAGE\" fim-exec cat /etc/kept";
     on_an_overlay(&world, script).run().succeeds().with_stdout("x\n").complains_of(&["/checks/gone"]);
+}
+
+#[test]
+fn no_room_for_a_file_of_a_layer_is_an_error_and_the_file_stays() {
+    let world = checks();
+    fs::create_dir(world.path("data")).unwrap();
+    // The file takes 1 MiB. It comes up with the first write, which the kernel sends on before it has answered fsync(2).
+    let change = "echo x | dd of=/checks/big conv=notrunc,fsync 2>&1 | grep -o 'No space left'; head -c 3 /checks/big";
+    let script = format!(
+        "mount -t tmpfs -o size=512k,mode=755 none data
+        \"$IMAGE\" fim-exec sh -c \"{change} > /dev/null; echo y > /checks/sub/other; cat /checks/sub/other\"
+        flock data/fim/session.lock ls data/fim/root/checks data/fim/work/staging
+        \"$IMAGE\" fim-exec head -c 3 /checks/big"
+    );
+    let command = world.in_namespace(&script).env("FIM_DIR_DATA", "data/fim").env("FIM_OVERLAY", OWN);
+    command.run().succeeds().with_stdout("No space left\ny\ndata/fim/root/checks:\nsub\n\ndata/fim/work/staging:\nbbb");
 }
 
 #[test]

@@ -4,8 +4,11 @@ mod squashfs_tree;
 mod squashfs_walk;
 
 use std::fs;
+use std::io::{Read, Seek};
 
 use nix::sys::resource::{Resource, setrlimit};
+use runtime::squashfs::Time;
+use runtime::squashfs::write::{Kind, Metadata, Options, Tree, Writer};
 use squashfs_tree::{PSEUDO, Random, pack, small_tree};
 use squashfs_walk::walk;
 
@@ -84,6 +87,39 @@ fn metadata_in_lz4_may_be_damaged() {
 #[test]
 fn metadata_in_lzo_may_be_damaged() {
     damage_everywhere(&["-comp", "lzo"]);
+}
+
+/// What our writer adds: a table between the data and the inodes.
+#[test]
+fn nanoseconds_may_be_damaged() {
+    setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY).unwrap();
+    let mut file = tempfile::tempfile().unwrap();
+    let writer = Writer::new(&file, 0, &Options { level: 1, threads: 1, ..Options::default() }).unwrap();
+    let mut tree = Tree::new();
+    for number in 0..30u32 {
+        let mtime = Time { seconds: number, nanoseconds: number * 33_333_333 };
+        let metadata = Metadata { mode: 0o600, mtime, ..Metadata::default() };
+        tree.add(Tree::ROOT, number.to_string().as_bytes(), metadata, Kind::Fifo).unwrap();
+    }
+    writer.finish(&tree, 0).unwrap();
+    let mut good = Vec::new();
+    file.rewind().unwrap();
+    file.read_to_end(&mut good).unwrap();
+    let sound = walk(good.clone());
+    assert_eq!((sound.errors, sound.inodes, sound.fractions), (0, 31, 29), "{sound:?}");
+
+    let mut random = Random(0xf00d);
+    let (mut failed, mut changed) = (0, 0);
+    for at in 96..good.len() {
+        for _ in 0..20 {
+            let mut bad = good.clone();
+            bad[at] = random.next() as u8;
+            let findings = walk(bad);
+            failed += usize::from(findings.errors > 0);
+            changed += usize::from(findings.errors == 0 && findings.fractions != sound.fractions);
+        }
+    }
+    assert!(failed > 1000 && changed > 0, "{failed} {changed}");
 }
 
 /// Data blocks too, which the other tests leave alone.

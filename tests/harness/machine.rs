@@ -95,6 +95,7 @@ fn initramfs(world: &World, files: &[(&str, &[u8])]) -> PathBuf {
         order.push_str(&format!("{module}.ko\n"));
     }
     archive.file("modules/order", order.as_bytes(), 0o644);
+    archive.file("guest/report.sh", include_bytes!("machine/report.sh"), 0o644);
     archive.file("guest/functions.sh", include_bytes!("machine/functions.sh"), 0o644);
     for (name, content) in files {
         archive.file(&format!("guest/{name}"), content, 0o644);
@@ -105,7 +106,7 @@ fn initramfs(world: &World, files: &[(&str, &[u8])]) -> PathBuf {
 }
 
 /// In the order in which they can be loaded.
-const MODULES: [&str; 15] = [
+const MODULES: [&str; 16] = [
     "virtio",
     "virtio_ring",
     "virtio_pci_legacy_dev",
@@ -121,6 +122,7 @@ const MODULES: [&str; 15] = [
     "exfat",
     "fuse",
     "overlay",
+    "squashfs",
 ];
 
 /// A file of this name below a directory.

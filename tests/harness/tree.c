@@ -144,7 +144,7 @@ static void show(const char *path)
     }
     escaped(path, strlen(path));
     printf(" %06o %u:%u", found.st_mode, found.st_uid, found.st_gid);
-    printf(" time=%jd", (intmax_t)found.st_mtim.tv_sec);
+    printf(" time=%jd.%09ld", (intmax_t)found.st_mtim.tv_sec, found.st_mtim.tv_nsec);
     if (!S_ISDIR(found.st_mode)) {
         printf(" size=%jd", (intmax_t)found.st_size);
         group(path, &found);

@@ -4,7 +4,8 @@
  *   semantics DIRECTORY [--strict]
  *
  * DIRECTORY comes from a layer and has: file ("lower\n"), twin1 and twin2 (hard links, "twin\n"), sub/inner/leaf,
- * sub/other, gone, replaced/old, link (symlink to file), big (1 MiB of 'b'). With --strict, also what the kernel's
+ * sub/other, gone, replaced/old, link (symlink to file), big (1 MiB of 'b'), nameless/written and nameless/replaced (with
+ * their names as contents), nameless/one and nameless/two (hard links, "twin\n"), sparse (4 MiB of holes, "data" at 1 MiB). With --strict, also what the kernel's
  * overlay does not do. Prints one line for each check that fails, and "all N" at the end.
  */
 #define _GNU_SOURCE
@@ -18,6 +19,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
@@ -27,6 +29,7 @@
 #ifndef RENAME_NOREPLACE
 #define RENAME_NOREPLACE 1
 #define RENAME_EXCHANGE 2
+#define RENAME_WHITEOUT 4
 #endif
 
 static int checks, failures;
@@ -255,6 +258,66 @@ static void open_files(void)
 	CHECK(fchdir(open("/proc/self/root", O_PATH)) == 0);
 }
 
+/* What is open stays what it is, whatever becomes of its names; `reader` and the others come from a layer. */
+static void open_and_nameless(int strict)
+{
+	struct stat stat;
+	char text[16] = {0};
+	int fd = open("nameless/written", O_RDWR), reader = open("nameless/written", O_RDONLY);
+	CHECK(fd >= 0 && unlink("nameless/written") == 0 && !exists("nameless/written"));
+	CHECK(pwrite(fd, "WR", 2, 0) == 2 && fsync(fd) == 0 && fchmod(fd, 0640) == 0);
+	CHECK(pread(fd, text, 16, 0) == 8 && strcmp(text, "WRitten\n") == 0);
+	CHECK(fstat(fd, &stat) == 0 && stat.st_size == 8 && (stat.st_mode & 07777) == 0640);
+	CHECK(!strict || (stat.st_nlink == 0 && pread(reader, text, 2, 0) == 2 && text[0] == 'W'));
+	CHECK(close(fd) == 0 && close(reader) == 0 && !exists("nameless/written"));
+	/* Another file takes the name; truncating and mapping go on with the first. */
+	fd = open("nameless/replaced", O_RDWR);
+	CHECK(fd >= 0 && put("nameless/new", "new\n") == 0 && rename("nameless/new", "nameless/replaced") == 0);
+	CHECK(ftruncate(fd, 4) == 0 && holds("nameless/replaced", "new\n"));
+	char *bytes = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	CHECK(bytes != MAP_FAILED && close(fd) == 0 && memcmp(bytes, "repl", 5) == 0);
+	memcpy(bytes, "REPL", 4);
+	CHECK(msync(bytes, 4096, MS_SYNC) == 0 && bytes[0] == 'R' && munmap(bytes, 4096) == 0);
+	CHECK(holds("nameless/replaced", "new\n"));
+	/* Of what was made here the same holds. */
+	fd = open("nameless/made", O_CREAT | O_EXCL | O_RDWR, 0444);
+	CHECK(fd >= 0 && write(fd, "made", 4) == 4 && close(fd) == 0);
+	fd = open("nameless/made", O_RDONLY);
+	CHECK(put("nameless/new", "newer") == 0 && rename("nameless/new", "nameless/made") == 0);
+	CHECK(read(fd, text, 16) == 4 && memcmp(text, "made", 4) == 0 && fchmod(fd, 0600) == 0 && close(fd) == 0);
+	CHECK(holds("nameless/made", "newer"));
+	/* One name goes, and the file is changed by who has it open: seen by the other. */
+	fd = open("nameless/one", O_RDWR);
+	CHECK(fd >= 0 && unlink("nameless/one") == 0);
+	CHECK(pwrite(fd, "T", 1, 0) == 1 && close(fd) == 0);
+	CHECK(!strict || (holds("nameless/two", "Twin\n") && links("nameless/two") == 1));
+	/* More files than are kept open below. */
+	static int all[1000];
+	int kept = 0;
+	CHECK(mkdir("nameless/many", 0755) == 0);
+	for (int number = 0; number < 1000; number++) {
+		char name[32] = {0};
+		snprintf(name, sizeof name, "nameless/many/%d", number);
+		all[number] = open(name, O_CREAT | O_RDWR, 0600);
+		kept += write(all[number], name, 20) == 20;
+	}
+	CHECK(kept == 1000);
+	kept = 0;
+	for (int number = 1; number < 1000; number += 2) {
+		char name[32];
+		snprintf(name, sizeof name, "nameless/many/%d", number);
+		unlink(name);
+	}
+	for (int number = 0; number < 1000; number++) {
+		char name[32] = {0}, found[32] = {0};
+		snprintf(name, sizeof name, "nameless/many/%d", number);
+		kept += pwrite(all[number], "N", 1, 0) == 1 && (number % 50 > 1 || fsync(all[number]) == 0)
+			&& pread(all[number], found, 20, 0) == 20 && found[0] == 'N' && strcmp(found + 1, name + 1) == 0;
+		close(all[number]);
+	}
+	CHECK(kept == 1000 && count("nameless/many") == 500);
+}
+
 static void maps(void)
 {
 	int fd = open("map", O_CREAT | O_RDWR, 0600);
@@ -276,19 +339,108 @@ static void maps(void)
 	CHECK(close(fd) == 0 && unlink("map") == 0 && unlink("copy") == 0);
 }
 
+/* `sparse` comes from a layer: 4 MiB of holes with "data" at 1 MiB. */
+static void holes(int strict)
+{
+	enum { MIB = 1 << 20 };
+	struct stat stat;
+	char text[8] = {0};
+	int fd = open("sparse", O_RDONLY);
+	CHECK(fd >= 0 && fstat(fd, &stat) == 0 && stat.st_size == 4 * MIB && stat.st_blocks * 512 <= MIB);
+	CHECK(lseek(fd, 0, SEEK_DATA) == MIB && lseek(fd, 10, SEEK_HOLE) == 10);
+	CHECK(lseek(fd, MIB + 2, SEEK_DATA) == MIB + 2);
+	off_t end = lseek(fd, MIB, SEEK_HOLE);
+	CHECK(end > MIB && end <= MIB + 131072);
+	FAILS(lseek(fd, end, SEEK_DATA), ENXIO);
+	CHECK(lseek(fd, 4 * MIB - 1, SEEK_HOLE) == 4 * MIB - 1);
+	FAILS(lseek(fd, 4 * MIB, SEEK_HOLE), ENXIO);
+	CHECK(close(fd) == 0);
+	/* What was written and not yet written back is data, and the rest comes up with its holes. */
+	fd = open("sparse", O_RDWR);
+	CHECK(pwrite(fd, "more", 4, 3 * MIB) == 4 && lseek(fd, 0, SEEK_DATA) == MIB && lseek(fd, 2 * MIB, SEEK_DATA) == 3 * MIB);
+	CHECK(pread(fd, text, 8, 3 * MIB) == 8 && strcmp(text, "more") == 0 && pread(fd, text, 4, MIB) == 4);
+	CHECK(memcmp(text, "data", 4) == 0 && fsync(fd) == 0 && fstat(fd, &stat) == 0);
+	/* The kernel's overlay copies 1 MiB at a time. */
+	CHECK(stat.st_blocks * 512 <= (strict ? 1 : 2) * MIB && close(fd) == 0);
+	/* So is what was written behind the end, or through a mapping. */
+	fd = open("holes", O_CREAT | O_RDWR, 0600);
+	CHECK(fd >= 0 && ftruncate(fd, MIB) == 0 && lseek(fd, 0, SEEK_HOLE) == 0);
+	FAILS(lseek(fd, 0, SEEK_DATA), ENXIO);
+	CHECK(pwrite(fd, "x", 1, 3 * MIB) == 1 && lseek(fd, 0, SEEK_DATA) == 3 * MIB);
+	CHECK(lseek(fd, 3 * MIB, SEEK_HOLE) == 3 * MIB + 1 && lseek(fd, 0, SEEK_END) == 3 * MIB + 1);
+	char *bytes = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	CHECK(bytes != MAP_FAILED);
+	bytes[512 * 1024] = 'm';
+	CHECK(lseek(fd, 0, SEEK_DATA) == 512 * 1024 && bytes[512 * 1024] == 'm' && bytes[0] == 0);
+	bytes[0] = 'n';
+	CHECK(munmap(bytes, MIB) == 0 && lseek(fd, 0, SEEK_DATA) == 0 && lseek(fd, 0, SEEK_HOLE) == 4096);
+	CHECK(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096) == 0 && lseek(fd, 0, SEEK_DATA) == 512 * 1024);
+	CHECK(pread(fd, text, 1, 0) == 1 && text[0] == 0 && close(fd) == 0 && unlink("holes") == 0);
+	/* Many at once, while others write. */
+	int children = 0;
+	for (int number = 0; number < 8; number++)
+		if (fork() == 0) {
+			char name[32];
+			snprintf(name, sizeof name, "holes%d", number);
+			int own = open(name, O_CREAT | O_RDWR, 0600), good = own >= 0;
+			for (off_t round = 1; round <= 40; round++)
+				good &= pwrite(own, "x", 1, round * MIB) == 1 && lseek(own, (round - 1) * MIB + 4096, SEEK_DATA) == round * MIB;
+			_exit(good && unlink(name) == 0 ? 0 : 1);
+		}
+	for (int number = 0, status; number < 8; number++)
+		children += wait(&status) > 0 && status == 0;
+	CHECK(children == 8);
+}
+
+/* Whether another process gets the lock at once: 0, or the error. */
+static int other_gets(const char *path, struct flock *lock)
+{
+	int status = -1;
+	pid_t child = fork();
+	if (child == 0) {
+		int own = open(path, O_RDWR);
+		_exit((lock ? fcntl(own, F_SETLK, lock) : flock(own, LOCK_EX | LOCK_NB)) == 0 ? 0 : errno);
+	}
+	return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
 static void locks(void)
 {
 	int fd = open("file", O_RDWR);
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0x40000000, .l_len = 512};
 	CHECK(fcntl(fd, F_SETLK, &lock) == 0);
-	pid_t child = fork();
-	if (child == 0) {
-		int own = open("file", O_RDWR);
-		_exit(fcntl(own, F_SETLK, &lock) == -1 && flock(own, LOCK_EX | LOCK_NB) == 0 ? 0 : 1);
+	CHECK(other_gets("file", &lock) == EAGAIN && other_gets("file", NULL) == 0);
+	lock.l_start = 0;
+	CHECK(other_gets("file", &lock) == 0 && flock(fd, LOCK_EX) == 0);
+	CHECK(other_gets("file", &lock) == 0 && other_gets("file", NULL) == EWOULDBLOCK);
+	CHECK(flock(fd, LOCK_UN) == 0 && other_gets("file", NULL) == 0);
+	/* A lock is one of the file, not of its name. */
+	CHECK(flock(fd, LOCK_SH) == 0 && rename("file", "locked") == 0 && other_gets("locked", NULL) == EWOULDBLOCK);
+	CHECK(rename("locked", "file") == 0 && close(fd) == 0 && other_gets("file", NULL) == 0);
+}
+
+/* What the own overlay refuses, and says so: programs then do without. */
+static void beyond(int strict)
+{
+	/* Of an ACL, version 2: its owner, a user, its group, a mask and others. */
+	const uint32_t acl[] = {2, 0x60001, -1, 0x60002, getuid(), 0x40004, -1, 0x60010, -1, 0x40020, -1};
+	char text[8] = {0}, path[64];
+	FAILS(rename2("file", "file2", RENAME_WHITEOUT), EINVAL);
+	if (strict) {
+		FAILS(open(".", O_TMPFILE | O_RDWR, 0600), EOPNOTSUPP);
+		FAILS(setxattr("file", "system.posix_acl_access", acl, sizeof acl, 0), EOPNOTSUPP);
+		FAILS(setxattr("sub", "system.posix_acl_default", acl, sizeof acl, 0), EOPNOTSUPP);
+		FAILS(getxattr("file", "system.posix_acl_access", text, 0), EOPNOTSUPP);
+		return;
 	}
-	int status = 1;
-	CHECK(waitpid(child, &status, 0) == child && status == 0);
-	close(fd);
+	int fd = open(".", O_TMPFILE | O_RDWR, 0600);
+	/* The overlays of kernels before 6.3 do not have it either. */
+	if (fd >= 0 || errno != EOPNOTSUPP) {
+		CHECK(fd >= 0 && write(fd, "tmp", 3) == 3 && pread(fd, text, 8, 0) == 3);
+		snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+		CHECK(linkat(AT_FDCWD, path, AT_FDCWD, "named", AT_SYMLINK_FOLLOW) == 0 && holds("named", "tmp"));
+		CHECK(close(fd) == 0 && unlink("named") == 0);
+	}
 }
 
 static void attributes(void)
@@ -387,13 +539,18 @@ int main(int argc, char **argv)
 		perror("semantics");
 		return 2;
 	}
+	struct rlimit descriptors = {4096, 4096};
+	setrlimit(RLIMIT_NOFILE, &descriptors);
 	copy_up();
+	open_and_nameless(strict);
 	names();
 	renames();
 	hard_links(strict);
 	maps();
+	holes(strict);
 	locks();
 	attributes();
+	beyond(strict);
 	many();
 	threads();
 	whole_directories(strict);

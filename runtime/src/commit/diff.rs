@@ -11,7 +11,7 @@ use super::scan::{Scan, is_label};
 use super::{Error, place};
 use crate::extract::attributes::is_overlays_own;
 use crate::extract::merge::{Layers, Node, Part, damaged, joined};
-use crate::squashfs::write::{Kind as New, Metadata, NodeId, Tree, Xattrs};
+use crate::squashfs::write::{Kind as New, NodeId, Tree, Xattrs};
 use crate::squashfs::{Archive, Kind, device_parts};
 
 /// In which way a path has changed.
@@ -136,8 +136,7 @@ impl Comparison<'_> {
     /// Whether mode, owner, time and attributes are the same.
     fn is_alike(&self, id: NodeId, path: &[u8], part: &Part) -> Result<bool, Error> {
         let (tree, inode) = (&self.upper.planned.tree, &part.inode);
-        let theirs = Metadata { mode: inode.mode_perm, uid: inode.uid, gid: inode.gid, mtime: inode.mtime };
-        if tree.metadata(id) != theirs {
+        if tree.metadata(id) != self.layers.metadata(part, path)? {
             return Ok(false);
         }
         let theirs = self.layers.archives[part.layer].xattrs(inode).map_err(damaged(part.layer, path))?;

@@ -1,5 +1,5 @@
 //! The one layer of an exported image: a compressed tar of the merged tree. What pax(1) knows no field for is in extended
-//! headers: attributes as `SCHILY.xattr.NAME`, as OCI engines read them.
+//! headers: attributes as `SCHILY.xattr.NAME`, as OCI engines read them, and times between two seconds as `mtime`.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -19,7 +19,7 @@ use crate::extract::attributes::is_overlays_own;
 use crate::extract::content::Shared;
 use crate::extract::merge::{Layers, Node, Part, contradiction, damaged, joined};
 use crate::progress::Progress;
-use crate::squashfs::{Archive, Block, InodeRef, Kind, device_parts};
+use crate::squashfs::{Archive, Block, InodeRef, Kind, Time, device_parts};
 
 /// Writes the merged `layers` to `out`. Returns the layer, the digest of what it is uncompressed, and what is not in it.
 pub(super) fn write(
@@ -92,9 +92,9 @@ impl<W: Write> Layer<'_, W> {
         }
         match &part.inode.kind {
             Kind::File { .. } => {
+                self.extended(part, &path)?;
                 let mut content = Content::new(self.layers, &self.shared, part, &path, progress);
                 let header = header(part, EntryType::Regular);
-                attributes(self.layers, &mut self.tar, part, &path)?;
                 let written = append(&mut self.tar, header, &path, &mut content);
                 if let Some(error) = content.failed.take() {
                     return Err(error.into());
@@ -104,6 +104,9 @@ impl<W: Write> Layer<'_, W> {
             }
             Kind::Symlink { target } => {
                 let mut header = header(part, EntryType::Symlink);
+                // Engines give a link no attributes.
+                let time = self.time(part, &path)?;
+                extend(&mut self.tar, part, time.into_iter().collect())?;
                 self.tar.append_link(&mut header, as_path(&path), as_path(target))?;
             }
             Kind::BlockDevice { .. } => self.entry(part, &path, &path, EntryType::Block, io::empty())?,
@@ -121,6 +124,26 @@ impl<W: Write> Layer<'_, W> {
         Ok(())
     }
 
+    /// The extended header of an entry that has attributes, or a time between two seconds.
+    fn extended(&mut self, part: &Part, path: &[u8]) -> Result<(), Error> {
+        let archive = &self.layers.archives[part.layer];
+        let stored = archive.xattrs(&part.inode).map_err(damaged(part.layer, path))?;
+        let names = stored.into_iter().filter(|(name, _)| !is_overlays_own(name));
+        // A name with the sign that ends names cannot be written.
+        let names = names.filter_map(|(name, value)| Some((String::from_utf8(name).ok()?, value)));
+        let attributes =
+            names.filter(|(name, _)| !name.contains('=')).map(|(name, value)| (format!("SCHILY.xattr.{name}"), value));
+        let records = self.time(part, path)?.into_iter().chain(attributes).collect();
+        Ok(extend(&mut self.tar, part, records)?)
+    }
+
+    /// The record of a time between two seconds, which a header cannot hold.
+    fn time(&self, part: &Part, path: &[u8]) -> Result<Option<Record>, Error> {
+        let Time { seconds, nanoseconds } = self.layers.time(part, path)?;
+        let record = || ("mtime".to_owned(), format!("{seconds}.{nanoseconds:09}").into_bytes());
+        Ok((nanoseconds != 0).then(record))
+    }
+
     /// An entry called `name` for what is at `path`.
     fn entry(
         &mut self,
@@ -130,7 +153,7 @@ impl<W: Write> Layer<'_, W> {
         kind: EntryType,
         content: impl Read,
     ) -> Result<(), Error> {
-        attributes(self.layers, &mut self.tar, part, path)?;
+        self.extended(part, path)?;
         Ok(append(&mut self.tar, header(part, kind), name, content)?)
     }
 }
@@ -139,16 +162,11 @@ fn append(tar: &mut Builder<impl Write>, mut header: Header, name: &[u8], conten
     tar.append_data(&mut header, as_path(name), content)
 }
 
-/// The extended header of an entry that has attributes.
-fn attributes(layers: Layers<'_>, tar: &mut Builder<impl Write>, part: &Part, path: &[u8]) -> Result<(), Error> {
-    let stored = layers.archives[part.layer].xattrs(&part.inode).map_err(damaged(part.layer, path))?;
-    let names = stored.into_iter().filter(|(name, _)| !is_overlays_own(name));
-    // A name with the sign that ends names cannot be written.
-    let names = names.filter_map(|(name, value)| Some((String::from_utf8(name).ok()?, value)));
-    let records: Vec<(String, Vec<u8>)> = names
-        .filter(|(name, _)| !name.contains('='))
-        .map(|(name, value)| (format!("SCHILY.xattr.{name}"), value))
-        .collect();
+/// A record of an extended header: its name and value.
+type Record = (String, Vec<u8>);
+
+/// Writes an extended header for the entry that follows, if there are records.
+fn extend(tar: &mut Builder<impl Write>, part: &Part, records: Vec<Record>) -> io::Result<()> {
     if records.is_empty() {
         return Ok(());
     }
@@ -156,7 +174,7 @@ fn attributes(layers: Layers<'_>, tar: &mut Builder<impl Write>, part: &Part, pa
     let mut header = Header::new_ustar();
     describe(&mut header, part, EntryType::XHeader);
     header.set_size(content.len() as u64);
-    Ok(append(tar, header, b"attributes", content.as_slice())?)
+    append(tar, header, b"attributes", content.as_slice())
 }
 
 /// A record of an extended header (POSIX.1-2008, "pax Extended Header"): its own length in decimal digits, those digits

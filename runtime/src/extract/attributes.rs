@@ -57,7 +57,8 @@ impl Restorer<'_> {
         let owned = self.owner(made, inode, path)?;
         self.attributes(made, part, path)?;
         self.mode(made, inode, owned, path)?;
-        let time = TimeSpec::new(i64::from(inode.mtime), 0);
+        let time = self.layers.time(part, path)?;
+        let time = TimeSpec::new(time.seconds.into(), time.nanoseconds.into());
         let set = match made {
             Made::Open(file) => futimens(file, &time, &time),
             Made::Named(dir, name) => utimensat(dir, *name, &time, &time, UtimensatFlags::NoFollowSymlink),

@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::Error;
-use crate::squashfs::{self, Archive, FileKind, Inode, InodeRef, Kind};
+use crate::squashfs::write::Metadata;
+use crate::squashfs::{self, Archive, FileKind, Inode, InodeRef, Kind, Time};
 
 /// Attributes that mark an opaque directory, from overlays mounted by users and by root.
 pub(crate) const OPAQUE: [&[u8]; 2] = [b"user.overlay.opaque", b"trusted.overlay.opaque"];
@@ -136,6 +137,17 @@ impl Layers<'_> {
             }
         }
         Ok((parts, false))
+    }
+
+    /// The time of what is at `path`, to the nanosecond.
+    pub(crate) fn time(&self, part: &Part, path: &[u8]) -> Result<Time, Error> {
+        self.archives[part.layer].time(&part.inode).map_err(damaged(part.layer, path))
+    }
+
+    /// Mode, owner and time of what is at `path`, as a layer is written with them.
+    pub(crate) fn metadata(&self, part: &Part, path: &[u8]) -> Result<Metadata, Error> {
+        let inode = &part.inode;
+        Ok(Metadata { mode: inode.mode_perm, uid: inode.uid, gid: inode.gid, mtime: self.time(part, path)? })
     }
 
     /// The entries of the merged directory at `path`, sorted bytewise.

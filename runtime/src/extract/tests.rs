@@ -24,7 +24,7 @@ struct Layer {
 const TIME: u32 = 1_234_567_890;
 
 fn owned(mode: u16) -> Metadata {
-    Metadata { mode, uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), mtime: TIME }
+    Metadata { mode, uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), mtime: TIME.into() }
 }
 
 impl Layer {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fuser::{FileAttr, FileType, INodeNo};
 
 use super::server::Owners;
-use crate::squashfs::{FileKind, Inode, Kind};
+use crate::squashfs::{FileKind, Inode, Kind, Time};
 
 /// For how long the kernel may believe an answer: the layers never change. (68 years; the kernel adds it to its
 /// clock, so the largest number there is would be a risk for nothing.)
@@ -14,8 +14,8 @@ pub(super) const FOREVER: Duration = Duration::from_secs(1 << 31);
 /// Unit in which `st_blocks` counts, in bytes.
 const SECTOR: u64 = 512;
 
-/// The attributes of an inode that has the node number `ino`.
-pub(super) fn of_inode(ino: u64, inode: &Inode, owners: &Owners) -> FileAttr {
+/// The attributes of an inode that has the node number `ino` and was changed at `time`.
+pub(super) fn of_inode(ino: u64, inode: &Inode, time: Time, owners: &Owners) -> FileAttr {
     let (kind, size, rdev) = match &inode.kind {
         Kind::Directory { .. } => (FileType::Directory, 0, 0),
         Kind::File { size, .. } => (FileType::RegularFile, *size, 0),
@@ -27,8 +27,10 @@ pub(super) fn of_inode(ino: u64, inode: &Inode, owners: &Owners) -> FileAttr {
         Kind::Socket => (FileType::Socket, 0, 0),
     };
     let owner = owners.shown(inode.uid, inode.gid);
-    let time = UNIX_EPOCH + Duration::from_secs(u64::from(inode.mtime));
-    attr(ino, kind, inode.mode_perm, size, inode.nlink, owner, rdev, time)
+    let time = UNIX_EPOCH + Duration::new(time.seconds.into(), time.nanoseconds);
+    let attributes = attr(ino, kind, inode.mode_perm, size, inode.nlink, owner, rdev, time);
+    // Whoever copies a file looks for holes where it has fewer blocks than bytes.
+    FileAttr { blocks: inode.stored_bytes().div_ceil(SECTOR), ..attributes }
 }
 
 /// The attributes of the directory of layers.

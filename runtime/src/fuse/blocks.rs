@@ -2,15 +2,18 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cache::{Bytes, Cache, Key, Unreadable};
 use super::recording::Recording;
 use super::report::Report;
-use crate::squashfs::{Archive, Block, Error, Inode, Stored};
+use crate::squashfs::{Archive, Block, Error, Inode, Stored, Time};
 
 /// All layers and the cache of their blocks.
 pub(super) struct Blocks {
     layers: Vec<Arc<Archive>>,
+    /// Of which layers it is logged that their table of nanoseconds is damaged.
+    inexact: Box<[AtomicBool]>,
     cache: Cache,
     report: Report,
     recording: Option<Recording>,
@@ -30,7 +33,8 @@ impl Blocks {
     /// With `record`, what is read is noted.
     pub(super) fn new(layers: Vec<Arc<Archive>>, cache_bytes: usize, record: bool) -> Self {
         let recording = record.then(Recording::default);
-        Self { layers, cache: Cache::new(cache_bytes), report: Report::default(), recording }
+        let inexact = layers.iter().map(|_| AtomicBool::new(false)).collect();
+        Self { layers, inexact, cache: Cache::new(cache_bytes), report: Report::default(), recording }
     }
 
     pub(super) fn layers(&self) -> &[Arc<Archive>] {
@@ -44,6 +48,17 @@ impl Blocks {
     /// Where to note which files are read.
     pub(super) fn recording(&self) -> Option<&Recording> {
         self.recording.as_ref()
+    }
+
+    /// The time of an inode. Whole seconds where the table of nanoseconds is damaged, which is logged once for each layer:
+    /// a file is not to be lost for its nanoseconds.
+    pub(super) fn time(&self, layer: usize, inode: &Inode) -> Time {
+        self.layers[layer].time(inode).unwrap_or_else(|error| {
+            if !self.inexact[layer].swap(true, Ordering::Relaxed) {
+                self.report.error(layer, &error);
+            }
+            inode.mtime.into()
+        })
     }
 
     /// Logs what is wrong with a layer.

@@ -26,7 +26,7 @@ use super::reader::Reader;
 use super::server::{Options, Owners};
 use super::{listing, xattr};
 use crate::extract;
-use crate::squashfs::{Archive, Error, Inode, InodeRef, Kind};
+use crate::squashfs::{Archive, Error, Extent, Inode, InodeRef, Kind};
 
 /// Inodes are never reused, so there is one generation of each.
 pub(super) const GENERATION: Generation = Generation(0);
@@ -109,7 +109,17 @@ impl LayerFs {
 
     fn attributes(&self, layer: usize, at: InodeRef) -> Result<FileAttr, Errno> {
         let inode = self.layers()[layer].inode(at).map_err(|error| self.damaged(layer, &error))?;
-        Ok(attr::of_inode(node::number(layer, at), &inode, &self.owners))
+        Ok(attr::of_inode(node::number(layer, at), &inode, self.blocks.time(layer, &inode), &self.owners))
+    }
+
+    /// `SEEK_DATA` and `SEEK_HOLE` of lseek(2).
+    fn next_extent(&self, ino: INodeNo, offset: i64, whence: i32) -> Result<i64, Errno> {
+        let wanted = Extent::from_whence(whence).ok_or(Errno::EINVAL)?;
+        let from = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
+        let found = self.find(ino)?.ok_or(Errno::EISDIR)?;
+        let next = found.archive.next_extent(&found.inode, from, wanted);
+        let next = next.map_err(|error| self.damaged(found.layer, &error))?.ok_or(Errno::ENXIO)?;
+        i64::try_from(next).map_err(|_| Errno::EOVERFLOW)
     }
 
     fn directory(&self, index: usize) -> Result<Arc<Directory>, Errno> {
@@ -161,7 +171,9 @@ impl LayerFs {
 
     fn attributes_of(&self, ino: INodeNo) -> Result<FileAttr, Errno> {
         Ok(match self.find(ino)? {
-            Some(found) => attr::of_inode(ino.0, &found.inode, &self.owners),
+            Some(Found { layer, inode, .. }) => {
+                attr::of_inode(ino.0, &inode, self.blocks.time(layer, &inode), &self.owners)
+            }
             None => attr::of_root(ino.0, self.merged.as_ref().map_or(self.layers().len(), Merged::len), &self.owners),
         })
     }
@@ -316,6 +328,13 @@ impl Filesystem for LayerFs {
         });
     }
 
+    fn lseek(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        match self.next_extent(ino, offset, whence) {
+            Ok(offset) => reply.offset(offset),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let mut full = false;
         let mut any = false;
@@ -401,10 +420,6 @@ impl Filesystem for LayerFs {
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
         reply.error(Errno::ENOSYS);
     }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
-use fuser::{BackgroundSession, Config, Filesystem, Session, SessionACL};
+use fuser::{BackgroundSession, Config, Filesystem, Notifier, Session, SessionACL};
 
 use super::blocks::Blocks;
 use super::filesystem::LayerFs;
@@ -159,6 +159,11 @@ pub(super) fn start(
 }
 
 impl Server {
+    /// The way to notify the kernel of changes.
+    pub(super) fn notifier(&self) -> Notifier {
+        self.session.notifier()
+    }
+
     /// Waits for the end of the mount.
     ///
     /// # Errors

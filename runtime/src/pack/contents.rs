@@ -103,7 +103,7 @@ impl<F: Pending> Planned<F> {
                 put(&mut self, id, &path, false)?;
             }
         }
-        let mtime = options.epoch.limit().unwrap_or(newest);
+        let mtime = options.epoch.limit().unwrap_or(newest.seconds);
         Ok(Summary { shell: Some(shell), startup: opened, ..writer.finish(&self.tree, mtime)?.into() })
     }
 }

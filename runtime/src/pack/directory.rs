@@ -118,7 +118,8 @@ pub(crate) fn metadata_of(metadata: &fs::Metadata) -> Metadata {
         mode: (metadata.mode() & 0o7777) as u16,
         uid: metadata.uid(),
         gid: metadata.gid(),
-        mtime: clamp_time(metadata.mtime()),
+        // The kernel tells 0 to 999,999,999.
+        mtime: clamp_time(metadata.mtime(), u32::try_from(metadata.mtime_nsec()).unwrap_or_default()),
     }
 }
 

@@ -27,7 +27,7 @@ pub use source::{Source, contains};
 pub use squash::squash;
 pub use startup::Startup;
 
-use crate::squashfs::write;
+use crate::squashfs::{Time, write};
 use std::ffi::OsStr;
 
 /// Which times a squashfs carries.
@@ -35,7 +35,7 @@ use std::ffi::OsStr;
 pub enum Epoch {
     /// The archive has the newest modification time in it.
     Newest,
-    /// The archive has this time (seconds since 1970), and files modified later get it too:
+    /// The archive has this time (seconds since 1970), files modified later get it too, and all times are whole seconds:
     /// <https://reproducible-builds.org/specs/source-date-epoch/>.
     Fixed(u32),
 }
@@ -117,9 +117,13 @@ impl From<write::Summary> for Summary {
     }
 }
 
-/// Seconds since the epoch as squashfs holds them: before 1970 is 0, after 2106 is the last second it knows.
-pub(crate) fn clamp_time(seconds: i64) -> u32 {
-    u32::try_from(seconds.max(0)).unwrap_or(u32::MAX)
+/// A time since the epoch as squashfs holds it: before 1970 is 0, after 2106 is the last second it knows.
+pub(crate) fn clamp_time(seconds: i64, nanoseconds: u32) -> Time {
+    match u32::try_from(seconds) {
+        Ok(seconds) => Time { seconds, nanoseconds },
+        Err(_) if seconds < 0 => Time::default(),
+        Err(_) => Time::from(u32::MAX),
+    }
 }
 
 #[cfg(test)]
@@ -138,8 +142,15 @@ mod tests {
 
     #[test]
     fn times_out_of_range_are_clamped() {
-        for (seconds, kept) in [(-1, 0), (0, 0), (1 << 32, u32::MAX), (1_700_000_000, 1_700_000_000)] {
-            assert_eq!(clamp_time(seconds), kept);
+        let kept = |seconds, nanoseconds| Time { seconds, nanoseconds };
+        for (seconds, expected) in [
+            (-1, kept(0, 0)),
+            (0, kept(0, 5)),
+            (1_700_000_000, kept(1_700_000_000, 5)),
+            (u32::MAX.into(), kept(u32::MAX, 5)),
+            (1 << 32, kept(u32::MAX, 0)),
+        ] {
+            assert_eq!(clamp_time(seconds, 5), expected);
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::extract::attributes::is_overlays_own;
 use crate::extract::content::Shared;
 use crate::extract::merge::{Layers, Node, OPAQUE, Part, contradiction, damaged, joined};
 use crate::squashfs::write::{ContentWriter, Kind as New, Metadata, NodeId, Tree, Writer, Xattr};
-use crate::squashfs::{Archive, Block, Inode, InodeRef, Kind, device_parts};
+use crate::squashfs::{Archive, Block, InodeRef, Kind, device_parts};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -175,7 +175,7 @@ impl Merged<'_> {
         part: &Part,
         kind: New,
     ) -> Result<NodeId, Error> {
-        let added = planned.tree.add(parent, name, metadata(&part.inode), kind);
+        let added = planned.tree.add(parent, name, Metadata::default(), kind);
         let id = added.map_err(self.unstorable(path))?;
         self.describe(&mut planned.tree, id, path, part, Covers::default())?;
         Ok(id)
@@ -186,17 +186,14 @@ impl Merged<'_> {
         let attributes = attributes.map_err(self.failed())?.into_iter().filter(|(name, _)| !is_overlays_own(name));
         let attributes = attributes.map(|(name, value)| (name.into(), value.into()));
         tree.set_xattrs(id, attributes.chain(covers.marks()).collect());
-        tree.set_metadata(id, metadata(&part.inode)).map_err(self.unstorable(path))
+        let metadata = self.layers.metadata(part, path).map_err(self.failed())?;
+        tree.set_metadata(id, metadata).map_err(self.unstorable(path))
     }
 
     fn unstorable(&self, path: &[u8]) -> impl FnOnce(crate::squashfs::write::TreeError) -> Error {
         let path = self.path.join(std::ffi::OsStr::from_bytes(path));
         move |source| Error::Unstorable { path, source }
     }
-}
-
-fn metadata(inode: &Inode) -> Metadata {
-    Metadata { mode: inode.mode_perm, uid: inode.uid, gid: inode.gid, mtime: inode.mtime }
 }
 
 impl Contents for Merged<'_> {

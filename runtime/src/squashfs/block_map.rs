@@ -35,10 +35,16 @@ struct Mark {
 impl Archive {
     /// How many bytes the blocks before block `index` take, and the stored size of that block.
     pub(super) fn bytes_before(&self, layout: &FileLayout, index: u64) -> Result<(u64, u32), Error> {
+        let (passed, mut cursor) = self.sizes_from(layout, index)?;
+        Ok((passed, cursor.u32()?))
+    }
+
+    /// How many bytes the blocks before block `index` take, and where the stored sizes from that block on are.
+    pub(super) fn sizes_from(&self, layout: &FileLayout, index: u64) -> Result<(u64, Cursor<'_>), Error> {
         let (stride, mark) = self.mark_before(layout, index)?;
         let mut cursor = self.meta.cursor(Table::Inodes, mark.sizes, self.superblock.directory_table)?;
         let mark = sum(&mut cursor, mark, index % stride)?;
-        Ok((mark.passed, cursor.u32()?))
+        Ok((mark.passed, cursor))
     }
 
     /// The last mark at or before block `index`, and the distance of marks. Makes missing marks; no lock is held

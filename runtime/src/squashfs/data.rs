@@ -28,6 +28,8 @@ thread_local! {
 pub struct FileLayout {
     pub(super) start: u64,
     pub(super) block_size: u32,
+    /// Bytes of the file in holes, as the inode says; 0 where it has no room to say so.
+    pub(super) sparse: u64,
     /// Number of the fragment block that holds the tail, and offset in it.
     pub(super) fragment: Option<(u32, u32)>,
     /// The list of stored sizes.
@@ -91,6 +93,15 @@ impl Stored {
 }
 
 impl Inode {
+    /// Bytes of a regular file that are stored, as far as its inode tells; holes are the rest.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        match &self.kind {
+            Kind::File { size, layout } => size.saturating_sub(layout.sparse),
+            _ => 0,
+        }
+    }
+
     /// Number of blocks of a regular file, the tail in a fragment included; 0 for every other inode. A damaged inode
     /// may claim up to 2^51: iterate with that in mind.
     #[must_use]

@@ -24,6 +24,8 @@ pub enum Table {
     Export,
     /// Extended attributes.
     Xattrs,
+    /// Nanoseconds of times.
+    Nanoseconds,
     /// File contents.
     Data,
 }
@@ -39,6 +41,7 @@ impl fmt::Display for Table {
             Self::Fragments => "fragment table",
             Self::Export => "export table",
             Self::Xattrs => "xattr table",
+            Self::Nanoseconds => "nanosecond table",
             Self::Data => "data",
         })
     }

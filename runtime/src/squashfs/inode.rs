@@ -24,7 +24,7 @@ pub struct Inode {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Last change of the contents, seconds since 1970 (unsigned).
+    /// Last change of the contents, seconds since 1970 (unsigned); [`Archive::time`] has the nanoseconds, too.
     pub mtime: u32,
     /// Hard links.
     pub nlink: u32,
@@ -199,16 +199,15 @@ impl Archive {
     }
 
     fn file(&self, cursor: &mut Cursor<'_>, extended: bool) -> Result<Body, Error> {
-        let (start, size, nlink, fragment, fragment_offset, xattr);
+        let (start, size, sparse, nlink, fragment, fragment_offset, xattr);
         if extended {
-            // Bytes 16..24 count the bytes in holes, for st_blocks alone.
             let body: [u8; 40] = cursor.array()?;
-            (start, size, nlink) = (le64(&body, 0), le64(&body, 8), le32(&body, 24));
+            (start, size, sparse, nlink) = (le64(&body, 0), le64(&body, 8), le64(&body, 16), le32(&body, 24));
             (fragment, fragment_offset, xattr) = (le32(&body, 28), le32(&body, 32), le32(&body, 36));
         } else {
             let body: [u8; 16] = cursor.array()?;
             (start, fragment, fragment_offset) = (u64::from(le32(&body, 0)), le32(&body, 4), le32(&body, 8));
-            (size, nlink, xattr) = (u64::from(le32(&body, 12)), 1, NONE);
+            (size, sparse, nlink, xattr) = (u64::from(le32(&body, 12)), 0, 1, NONE);
         }
         if i64::try_from(size).is_err() {
             return Err(cursor.wrong(format!("a file has {size} bytes")));
@@ -221,7 +220,7 @@ impl Archive {
         {
             return Err(cursor.wrong(format!("a file ends at {offset} + {tail} of a fragment block of {block_size}")));
         }
-        let layout = FileLayout { start, block_size, fragment, sizes: cursor.place() };
+        let layout = FileLayout { start, block_size, sparse, fragment, sizes: cursor.place() };
         Ok(Body { nlink, xattr, kind: Kind::File { size, layout } })
     }
 }

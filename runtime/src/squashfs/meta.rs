@@ -130,10 +130,21 @@ impl Meta {
     /// Record `index` of a table of `N`-byte records whose blocks are listed from byte `list` on. `N` divides
     /// [`BLOCK_SIZE`]; the caller has compared `index` with the table's count.
     pub(super) fn record<const N: usize>(&self, table: Table, list: u64, index: u64) -> Result<[u8; N], Error> {
-        let per_block = (BLOCK_SIZE / N) as u64;
-        let position = self.listed(table, list, index / per_block)?;
+        let position = self.listed(table, list, index / (BLOCK_SIZE / N) as u64)?;
         // The blocks of a table are written before the list of them.
-        let block = self.block(table, position, list)?;
+        self.record_in(table, position, list, index)
+    }
+
+    /// The same where the block of the record is known: it begins at `position` and must end at or before `limit`.
+    pub(super) fn record_in<const N: usize>(
+        &self,
+        table: Table,
+        position: u64,
+        limit: u64,
+        index: u64,
+    ) -> Result<[u8; N], Error> {
+        let per_block = (BLOCK_SIZE / N) as u64;
+        let block = self.block(table, position, limit)?;
         let offset = (index % per_block) as usize * N;
         block.bytes.get(offset..).and_then(|rest| rest.first_chunk()).copied().ok_or_else(|| {
             let reason = format!("block has {} bytes, record {index} would begin at {offset}", block.bytes.len());

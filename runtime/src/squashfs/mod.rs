@@ -11,7 +11,7 @@
 //! "Specification" is the squashfs format description of squashfs-tools-ng (`doc/format.adoc`); the kernel's own is
 //! `Documentation/filesystems/squashfs.rst`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::source::ByteSource;
 
@@ -21,6 +21,7 @@ mod compress;
 mod data;
 mod dir;
 mod error;
+mod extent;
 #[cfg(test)]
 pub(crate) mod handmade;
 mod inode;
@@ -28,14 +29,17 @@ mod lzo;
 mod meta;
 mod superblock;
 mod table;
+mod time;
 pub mod write;
 mod xattr;
 
 pub use data::{Block, FileLayout, Stored};
 pub use dir::{DirEntry, Listing};
 pub use error::{Error, Table};
+pub use extent::Extent;
 pub use inode::{FileKind, Inode, Kind, device_parts};
 pub use superblock::{Compressor, MAGIC, SUPERBLOCK_SIZE, Superblock, flags};
+pub use time::Time;
 pub use xattr::Xattr;
 
 /// Files whose block positions are kept; each takes 96 KiB at most, and only files of more than 256 blocks are.
@@ -51,6 +55,8 @@ pub struct Archive {
     superblock: Superblock,
     meta: meta::Meta,
     block_maps: cache::Cache<Arc<block_map::BlockMap>>,
+    /// Looked for when the first time is asked for.
+    nanoseconds: OnceLock<Option<time::Nanoseconds>>,
 }
 
 impl Archive {
@@ -77,7 +83,7 @@ impl Archive {
             superblock::check_options(superblock.compressor, options)?;
         }
         let meta = meta::Meta::new(source, superblock.compressor, superblock.bytes_used);
-        Ok(Self { superblock, meta, block_maps: cache::Cache::new(BLOCK_MAPS) })
+        Ok(Self { superblock, meta, block_maps: cache::Cache::new(BLOCK_MAPS), nanoseconds: OnceLock::new() })
     }
 
     /// The superblock.

@@ -71,6 +71,12 @@ fn layer_within(source: &Path, limit: Option<u64>) -> Result<Layer, Error> {
     Ok(layers.remove(0))
 }
 
+/// Whether an archive has a table of nanoseconds.
+fn has_nanoseconds(archive: &[u8]) -> bool {
+    let inodes = u64::from_le_bytes(archive[64..72].try_into().unwrap()) as usize;
+    archive[..inodes - 24].ends_with(b"FIMNSEC\n")
+}
+
 /// The error and its sources, as the program prints them.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

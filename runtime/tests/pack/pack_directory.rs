@@ -1,7 +1,7 @@
 //! Directories become squashfs and come back the same.
 
-use crate::tree::{assert_same, at, make, noise};
-use crate::{fixed, layer, listing, options, pack_to, unpack};
+use crate::tree::{assert_same, at, make, noise, whole_seconds};
+use crate::{fixed, has_nanoseconds, layer, listing, options, pack_to, unpack};
 use runtime::pack::{Progress, Startup};
 use std::fs::{self, File};
 use std::io::Write;
@@ -81,6 +81,20 @@ fn pack_lowers_times_to_a_fixed_epoch() {
     // Without one, the newest time is the archive's.
     pack_to(&source, &image, &options(1)).unwrap();
     assert_eq!(fs::read(&image).unwrap()[8..12], 4_000_000_000_u32.to_le_bytes());
+}
+
+#[test]
+fn pack_with_a_fixed_epoch_keeps_whole_seconds_only() {
+    let work = tempfile::tempdir().unwrap();
+    let (source, image) = (work.path().join("source"), work.path().join("image"));
+    make(&source, false);
+    pack_to(&source, &image, &options(1)).unwrap();
+    assert!(has_nanoseconds(&fs::read(&image).unwrap()));
+    pack_to(&source, &image, &fixed(u32::MAX, 1)).unwrap();
+    let reproducible = fs::read(&image).unwrap();
+    whole_seconds(&source);
+    pack_to(&source, &image, &fixed(u32::MAX, 1)).unwrap();
+    assert!(fs::read(&image).unwrap() == reproducible && !has_nanoseconds(&reproducible));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Tars become squashfs, and hostile ones an error.
 
-use crate::tree::{assert_same, make};
-use crate::{chain, listing, options, pack_to, run, unpack};
+use crate::tree::{assert_same, make, whole_seconds};
+use crate::{chain, has_nanoseconds, listing, options, pack_to, run, unpack};
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -89,6 +89,7 @@ fn pack_of_a_tar_gives_the_bytes_of_its_directory_in_every_compression() {
     let image = work.path().join("image");
     pack_to(&source, &image, &options(2)).unwrap();
     let expected = fs::read(&image).unwrap();
+    assert!(has_nanoseconds(&expected));
     assert_same(&source, &unpack(&image, 0, work.path()));
 
     let tar = work.path().join("source.tar");
@@ -125,6 +126,8 @@ fn pack_of_an_old_gnu_tar_gives_the_bytes_of_its_directory() {
     for (path, name) in [("text", "user.one"), ("text", "user.binary"), ("empty", "user.one"), ("dir", "user.dir")] {
         xattr::remove(source.join(path), name).unwrap();
     }
+    // Nor has it fractions of seconds.
+    whole_seconds(&source);
     let (image, tar) = (work.path().join("image"), work.path().join("source.tar"));
     pack_to(&source, &image, &options(2)).unwrap();
     let expected = fs::read(&image).unwrap();

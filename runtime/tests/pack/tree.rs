@@ -89,6 +89,17 @@ pub fn make(root: &Path, reversed: bool) {
     times(root, 1_600_000_000);
 }
 
+/// Takes the fractions of seconds from all times.
+pub fn whole_seconds(root: &Path) {
+    let status = root.symlink_metadata().unwrap();
+    if status.is_dir() {
+        fs::read_dir(root).unwrap().for_each(|entry| whole_seconds(&entry.unwrap().path()));
+    }
+    let time = nix::sys::time::TimeSpec::new(status.mtime(), 0);
+    let flag = nix::sys::stat::UtimensatFlags::NoFollowSymlink;
+    nix::sys::stat::utimensat(nix::fcntl::AT_FDCWD, root, &time, &time, flag).unwrap();
+}
+
 /// Gives every file a time of its own that depends on its name only.
 fn times(path: &Path, base: u64) {
     if path.symlink_metadata().unwrap().is_dir() {

@@ -18,6 +18,8 @@ pub struct Findings {
     pub inodes: usize,
     pub bytes: usize,
     pub xattrs: usize,
+    /// Inodes whose time is between two seconds.
+    pub fractions: usize,
     pub errors: usize,
 }
 
@@ -52,6 +54,10 @@ impl Findings {
     fn inode(&mut self, archive: &Archive, inode: &Inode, queue: &mut Vec<InodeRef>) {
         self.inodes += 1;
         self.xattrs += self.note(archive.xattrs(inode)).map_or(0, |xattrs| xattrs.len());
+        if let Some(time) = self.note(archive.time(inode)) {
+            assert!(time.seconds == inode.mtime && time.nanoseconds < 1_000_000_000);
+            self.fractions += usize::from(time.nanoseconds != 0);
+        }
         match &inode.kind {
             Kind::Directory { .. } => self.directory(archive, inode, queue),
             Kind::File { .. } => self.file(archive, inode),

@@ -1,5 +1,5 @@
-# What the cases of a guest have in common. /home lies on /dev/vdc, the image on /dev/vdd.
-export PATH=/bin
+# What the cases of a guest with users have in common. /home lies on /dev/vdc, the image on /dev/vdd.
+. /guest/report.sh
 printf 'root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n' > /etc/passwd
 printf 'user:x:1000:\n' > /etc/group
 chmod 1777 /tmp
@@ -32,18 +32,3 @@ udisks() {
 # What it gives a FAT and an exFAT stick besides.
 VFAT=shortname=mixed,utf8=1,showexec,flush
 EXFAT=iocharset=utf8,errors=remount-ro
-
-# Runs a case, which is a function; its exit code and what it says go to the console in a block of their own.
-run() {
-    code=0
-    "$1" > /tmp/out 2> /tmp/err || code=$?
-    echo "== $1 $code"
-    sed 's/^/1 /' /tmp/out
-    sed 's/^/2 /' /tmp/err
-    echo "== end of $1"
-}
-
-finish() {
-    echo "== all done"
-    poweroff -f
-}

@@ -12,7 +12,7 @@ use nix::unistd::symlinkat;
 
 use super::node::{Identity, Node};
 use super::stack::{Overlay, Resolved};
-use super::upper::Found;
+use super::upper::{Found, kind};
 
 /// What is made.
 pub(super) enum Make<'a> {
@@ -30,14 +30,14 @@ pub(super) struct Maker {
 }
 
 impl Overlay {
-    /// Makes an object that does not exist; a file is returned open.
+    /// Makes an object that does not exist; a file stays open, for it will be written.
     pub(super) fn make(
         &self,
         parent: &Arc<Node>,
         name: &[u8],
         what: &Make<'_>,
         maker: &Maker,
-    ) -> Result<(Arc<Node>, FileAttr, Option<File>), Errno> {
+    ) -> Result<FileAttr, Errno> {
         self.copy_up(parent, 0)?;
         let _alone = self.alone();
         let directory = self.directory(parent)?;
@@ -77,8 +77,10 @@ impl Overlay {
         let identity = Identity { is_directory, upper: Some(stat.st_ino), lower: Vec::new() };
         let node = self.table().enter(parent, name, identity, 1);
         let resolved = Resolved { upper: Some(stat), lower: Vec::new(), is_directory };
-        let attributes = self.attributes(node.number, &resolved)?;
-        Ok((node, attributes, file))
+        if let Some(file) = file {
+            self.opened(&node, file);
+        }
+        self.attributes(node.number, &resolved)
     }
 
     fn make_at(at: &std::os::fd::OwnedFd, name: &[u8], what: &Make<'_>, mode: u32) -> Result<Option<File>, Errno> {
@@ -129,22 +131,41 @@ impl Overlay {
         }
         let hide = self.has_below(parent, &name)?;
         let directory = self.directory(parent)?;
+        let held = self.held(parent, &name, &node, &found)?;
         match found.upper {
             None => self.upper.hide(&directory, &name)?,
             Some(_) if is_directory => self.upper.remove_directory(&directory, &name, hide)?,
             Some(_) => self.upper.remove(&directory, &name, hide)?,
         }
         self.vanished(parent, &name);
-        self.lose(parent, &name, &node, &found);
+        self.lose(parent, &name, &node, &found, held);
         let number = node.number;
         drop(node);
-        self.table().forget(number, 0);
+        self.forget(number, 0);
         Ok(())
     }
 
-    /// Notes that a node has this name no more.
-    fn lose(&self, parent: &Arc<Node>, name: &[u8], node: &Arc<Node>, found: &Resolved) {
-        node.state().names.retain(|own| !(Arc::ptr_eq(&own.parent, parent) && *own.name == *name));
+    /// The file that is about to lose its last known name: whoever has it open goes on with it, and no request has told
+    /// whether somebody has.
+    fn held(
+        &self,
+        parent: &Arc<Node>,
+        name: &[u8],
+        node: &Arc<Node>,
+        found: &Resolved,
+    ) -> Result<Option<Arc<File>>, Errno> {
+        let is_file = found.upper.is_some_and(|stat| kind(stat.st_mode) == SFlag::S_IFREG);
+        if is_file && node.outlives(parent, name) { self.upper_file(node, true).map(Some) } else { Ok(None) }
+    }
+
+    /// Notes that a node has this name no more; `held` is as [`Self::held`] has found it.
+    fn lose(&self, parent: &Arc<Node>, name: &[u8], node: &Arc<Node>, found: &Resolved, held: Option<Arc<File>>) {
+        let mut state = node.state();
+        state.names.retain(|own| !own.is(parent, name));
+        if let Some(file) = held {
+            state.file = Some((file, true));
+        }
+        drop(state);
         let links = match (&found.upper, found.lower.first()) {
             (Some(stat), _) => stat.st_nlink,
             (None, Some(&place)) => self.inode(place).map_or(1, |inode| u64::from(inode.nlink)),
@@ -184,6 +205,14 @@ impl Overlay {
             }
         }
         let (source, destination) = (self.directory(from.0)?, self.directory(to.0)?);
+        let replaced = match &target {
+            Some((new, target)) => {
+                let replaced = self.table().enter(to.0, new, target.identity(), 0);
+                let held = self.held(to.0, new, &replaced, target)?;
+                Some((replaced, held))
+            }
+            None => None,
+        };
         if let Some((new, target)) = &target
             && **new != *to.1
         {
@@ -200,10 +229,12 @@ impl Overlay {
         }
         let hide = self.has_below(from.0, &old)?;
         self.upper.rename((&source, &old), (&destination, to.1), hide)?;
-        if let Some((new, target)) = &target {
-            let replaced = self.table().enter(to.0, new, target.identity(), 0);
+        if let (Some((new, target)), Some((replaced, held))) = (&target, replaced) {
             self.vanished(to.0, new);
-            self.lose(to.0, new, &replaced, target);
+            self.lose(to.0, new, &replaced, target, held);
+            let number = replaced.number;
+            drop(replaced);
+            self.forget(number, 0);
         }
         self.moved(&node, (from.0, &old), to);
         Ok(())
@@ -224,7 +255,7 @@ impl Overlay {
         self.vanished(from.0, from.1);
         self.appeared(to.0, to.1);
         for own in &mut node.state().names {
-            if Arc::ptr_eq(&own.parent, from.0) && *own.name == *from.1 {
+            if own.is(from.0, from.1) {
                 own.parent = Arc::clone(to.0);
                 own.name = to.1.into();
             }

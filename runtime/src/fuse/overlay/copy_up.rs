@@ -4,6 +4,7 @@
 //! overlayfs does it. Other than there, all names of a hard link come up with the first.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -11,9 +12,9 @@ use std::sync::{Arc, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fstatat, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, futimens, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::symlinkat;
+use nix::unistd::{Gid, Uid, fchown, symlinkat};
 
 use super::super::{attr, xattr as stored};
 use super::listing;
@@ -21,10 +22,14 @@ use super::node::{Name, Node, Place};
 use super::stack::{Overlay, Resolved};
 use super::upper::{Staged, errno, path};
 use super::xattrs::is_private;
-use crate::squashfs::{Inode, Kind, device_parts};
+use crate::squashfs::{Extent, Inode, Kind, Time, device_parts};
 
 /// Bytes that are copied at a time.
 const CHUNK: u32 = 1 << 20;
+
+fn spec(time: Time) -> TimeSpec {
+    TimeSpec::new(time.seconds.into(), time.nanoseconds.into())
+}
 
 impl Overlay {
     /// Brings a node, and the directories on the way to it, into the upper directory. Of a file, no more than `limit`
@@ -37,24 +42,37 @@ impl Overlay {
         if node.state().upper.is_some() {
             return Ok(());
         }
-        let (parent, _) = node.place().ok_or(Errno::ENOENT)?;
         let place = *node.state().lower.first().ok_or(Errno::ENOENT)?;
-        self.copy_up(&parent, 0)?;
         let inode = self.inode(place)?;
+        let mut others = self.other_names(node, place, &inode)?;
+        if node.place().is_none() {
+            // Opened by a name that is gone; another still leads to it.
+            node.state().names.extend(others.pop());
+        }
+        match node.place() {
+            Some((parent, _)) => self.copy_up(&parent, 0)?,
+            // Somebody has it open; nobody will find it.
+            None if matches!(inode.kind, Kind::File { .. }) => {}
+            None => return Err(Errno::ENOENT),
+        }
         let staged = self.upper.stage();
-        self.fill(&staged, place, &inode, limit)?;
-        let others = self.other_names(node, place, &inode)?;
+        let (ino, file) = self.fill(&staged, place, &inode, limit)?;
         let alone = self.alone();
-        // It may have been moved meanwhile; what has been removed needs no copy.
+        if node.place().is_none() {
+            let file = file.ok_or(Errno::ENOENT)?;
+            self.table().rise(node, ino);
+            self.opened(node, file);
+            return Ok(());
+        }
+        // It may have been moved meanwhile.
         let (directory, name) = self.at(node)?;
-        let ino = {
-            let (staging, stored) = staged.at();
-            fstatat(staging, stored, AtFlags::AT_SYMLINK_NOFOLLOW)?.st_ino
-        };
         self.table().rise(node, ino);
         if let Err(errno) = staged.publish(&directory, &name) {
             node.state().upper = None;
             return Err(errno);
+        }
+        if let Some(file) = file {
+            self.opened(node, file);
         }
         for Name { parent, name: other } in others {
             // Unless somebody has put something else there.
@@ -67,8 +85,8 @@ impl Overlay {
         Ok(())
     }
 
-    /// Makes the copy: contents first, and the time last.
-    fn fill(&self, staged: &Staged<'_>, place: Place, inode: &Inode, limit: u64) -> Result<(), Errno> {
+    /// Makes the copy: contents first, and the time last. Returns its inode number; a file stays open.
+    fn fill(&self, staged: &Staged<'_>, place: Place, inode: &Inode, limit: u64) -> Result<(u64, Option<File>), Errno> {
         let (staging, name) = staged.at();
         let device = |rdev: u32| {
             let (major, minor) = device_parts(rdev);
@@ -76,8 +94,10 @@ impl Overlay {
         };
         let node = |kind, rdev| mknodat(staging, name, kind, Mode::S_IRUSR, rdev);
         match &inode.kind {
+            Kind::File { size, .. } => {
+                return self.copy_file(staged, place, inode, (*size).min(limit));
+            }
             Kind::Directory { .. } => mkdirat(staging, name, Mode::S_IRWXU)?,
-            Kind::File { size, .. } => self.copy_contents(staging, name, place, inode, (*size).min(limit))?,
             Kind::Symlink { target, .. } => {
                 symlinkat(OsStr::from_bytes(target), staging, name)?;
             }
@@ -86,7 +106,8 @@ impl Overlay {
             Kind::Fifo => node(SFlag::S_IFIFO, 0)?,
             Kind::Socket => node(SFlag::S_IFSOCK, 0)?,
         }
-        let shown = attr::of_inode(0, inode, &self.owners);
+        let changed = self.blocks.time(place.layer, inode);
+        let shown = attr::of_inode(0, inode, changed, &self.owners);
         let made = fstatat(staging, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         if (made.st_uid, made.st_gid) != (shown.uid, shown.gid) {
             self.upper.give(staging, name, (shown.uid, shown.gid))?;
@@ -95,39 +116,72 @@ impl Overlay {
             staged.set_mode(u32::from(inode.mode_perm))?;
         }
         self.copy_attributes(staging, name, place, inode)?;
-        let time = TimeSpec::new(i64::from(inode.mtime), 0);
-        utimensat(staging, name, &time, &time, UtimensatFlags::NoFollowSymlink)
+        let time = spec(changed);
+        utimensat(staging, name, &time, &time, UtimensatFlags::NoFollowSymlink)?;
+        Ok((made.st_ino, None))
     }
 
-    fn copy_contents(
+    /// As [`Self::fill`], of a file.
+    fn copy_file(
         &self,
-        staging: &OwnedFd,
-        name: &[u8],
+        staged: &Staged<'_>,
         place: Place,
         inode: &Inode,
         size: u64,
-    ) -> Result<(), Errno> {
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-        let file = std::fs::File::from(openat(staging, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
-        let (inode, mut joined) = (Arc::new(inode.clone()), Vec::new());
-        let mut offset = 0;
-        while offset < size {
-            let len = u32::try_from(size - offset).unwrap_or(CHUNK).min(CHUNK);
-            let answer = self.reader.read(place.number(), place.layer, &inode, offset, len, &mut joined);
-            let answer = answer.map_err(|_| Errno::EIO)?;
-            let bytes = answer.as_slice();
-            if bytes.is_empty() {
-                return Err(Errno::EIO);
-            }
-            // Holes stay holes.
-            if bytes.iter().any(|&byte| byte != 0) {
-                file.write_all_at(bytes, offset).map_err(|error| errno(&error))?;
-            }
-            offset += bytes.len() as u64;
+    ) -> Result<(u64, Option<File>), Errno> {
+        let (staging, name) = staged.at();
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let mode = Mode::from_bits_truncate(u32::from(inode.mode_perm));
+        let file = File::from(openat(staging, name, flags, mode & !(Mode::S_ISUID | Mode::S_ISGID))?);
+        self.copy_contents(&file, place, inode, size)?;
+        let changed = self.blocks.time(place.layer, inode);
+        let shown = attr::of_inode(0, inode, changed, &self.owners);
+        let made = fstat(&file)?;
+        if (made.st_uid, made.st_gid) != (shown.uid, shown.gid) {
+            fchown(&file, Some(Uid::from_raw(shown.uid)), Some(Gid::from_raw(shown.gid)))?;
         }
-        file.set_len(size).map_err(|error| errno(&error))?;
+        if made.st_mode & 0o7777 != mode.bits() {
+            fchmod(&file, mode)?;
+        }
+        self.copy_attributes(staging, name, place, inode)?;
+        let time = spec(changed);
+        futimens(&file, &time, &time)?;
         // A crash must not leave a name whose contents never came to the medium: the layer's are hidden by then.
-        if size > 0 { nix::unistd::fdatasync(&file) } else { Ok(()) }
+        if size > 0 {
+            nix::unistd::fdatasync(&file)?;
+        }
+        Ok((made.st_ino, Some(file)))
+    }
+
+    fn copy_contents(&self, file: &File, place: Place, inode: &Inode, size: u64) -> Result<(), Errno> {
+        let (inode, mut joined) = (Arc::new(inode.clone()), Vec::new());
+        let archive = &self.blocks.layers()[place.layer];
+        let next = |from: u64, wanted| {
+            let found = archive.next_extent(&inode, from, wanted).map_err(|error| self.damaged(place.layer, &error))?;
+            Ok::<_, Errno>(found.unwrap_or(size).min(size))
+        };
+        let mut copied = 0;
+        // Holes stay holes.
+        loop {
+            let mut offset = next(copied, Extent::Data)?;
+            let end = next(offset, Extent::Hole)?;
+            if offset >= end {
+                break;
+            }
+            while offset < end {
+                let len = u32::try_from(end - offset).unwrap_or(CHUNK).min(CHUNK);
+                let answer = self.reader.read(place.number(), place.layer, &inode, offset, len, &mut joined);
+                let answer = answer.map_err(|_| Errno::EIO)?;
+                let bytes = answer.as_slice();
+                if bytes.is_empty() {
+                    return Err(Errno::EIO);
+                }
+                file.write_all_at(bytes, offset).map_err(|error| errno(&error))?;
+                offset += bytes.len() as u64;
+            }
+            copied = end;
+        }
+        if copied == size { Ok(()) } else { file.set_len(size).map_err(|error| errno(&error)) }
     }
 
     fn copy_attributes(&self, staging: &OwnedFd, name: &[u8], place: Place, inode: &Inode) -> Result<(), Errno> {
@@ -209,7 +263,7 @@ impl Overlay {
             let copied = self.copy_up_tree(&child);
             let number = child.number;
             drop(child);
-            self.table().forget(number, 1);
+            self.forget(number, 1);
             copied?;
         }
         let _alone = self.alone();

@@ -1,7 +1,8 @@
 //! Contents and attributes of files.
 //!
-//! One open file of the upper directory serves every open file of the guest that is the same: what one writes, the
-//! other reads, also when it was opened while the file still lay in a layer.
+//! The kernel opens and closes files without us. One open file of the upper directory serves every open file of the guest
+//! that is the same: what one writes, the other reads, also when it was opened while the file still lay in a layer. It is
+//! opened by the first request that needs it.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -76,73 +77,37 @@ fn drop_set_id_bits(file: &File) -> Result<(), Errno> {
 }
 
 impl Overlay {
-    /// Opens a file for a guest; `flags` are those of open(2).
-    pub(super) fn open(&self, node: &Arc<Node>, flags: i32) -> Result<(), Errno> {
-        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
-        let truncates = flags & libc::O_TRUNC != 0;
-        if writes || truncates {
-            self.copy_up(node, if truncates { 0 } else { u64::MAX })?;
-        }
-        if node.state().upper.is_some() {
-            let file = self.upper_file(node, writes || truncates)?;
-            if truncates {
-                drop_set_id_bits(&file)?;
-                file.set_len(0).map_err(|error| errno(&error))?;
-            }
-            let mut state = node.state();
-            state.opens += 1;
-            if state.file.as_ref().is_none_or(|(_, open)| writes && !open) {
-                state.file = Some((file, writes || truncates));
-            }
-        } else {
-            node.state().opens += 1;
-        }
-        Ok(())
+    /// Takes over a file of the upper directory that was just opened, for writing.
+    pub(super) fn opened(&self, node: &Arc<Node>, file: File) {
+        node.state().file = Some((Arc::new(file), true));
+        self.has_opened(node);
     }
 
-    /// Takes over a file that was just made, open.
-    pub(super) fn opened(&self, node: &Node, file: File) {
-        let mut state = node.state();
-        state.opens += 1;
-        state.file = Some((Arc::new(file), true));
-    }
-
-    pub(super) fn release(&self, node: Arc<Node>) {
-        let mut state = node.state();
-        state.opens = state.opens.saturating_sub(1);
-        let file = if state.opens == 0 { state.file.take() } else { None };
-        let number = node.number;
-        drop(state);
-        drop(node);
-        // Closing may take its time.
-        drop(file);
-        self.table().forget(number, 0);
-    }
-
-    /// The open file of a node that lies in the upper directory, opened for this request if nobody has it open.
-    fn upper_file(&self, node: &Arc<Node>, writes: bool) -> Result<Arc<File>, Errno> {
+    /// The open file of a node that lies in the upper directory; names stay as they are meanwhile.
+    pub(super) fn upper_file(&self, node: &Arc<Node>, writes: bool) -> Result<Arc<File>, Errno> {
         if let Some((file, open)) = &node.state().file
             && (*open || !writes)
         {
             return Ok(Arc::clone(file));
         }
-        let _still = self.still();
         let (directory, name) = self.at(node)?;
         let flags = if writes { OFlag::O_RDWR } else { OFlag::O_RDONLY };
-        Ok(Arc::new(self.upper.open_file(&directory, &name, flags)?))
+        let file = Arc::new(self.upper.open_file(&directory, &name, flags)?);
+        let mut state = node.state();
+        if state.file.as_ref().is_none_or(|(_, open)| writes && !open) {
+            state.file = Some((Arc::clone(&file), writes));
+        }
+        drop(state);
+        self.has_opened(node);
+        Ok(file)
     }
 
     pub(super) fn source(&self, node: &Arc<Node>, writes: bool) -> Result<Source, Errno> {
         if node.state().upper.is_none() {
             return Ok(Source::Lower);
         }
-        let file = self.upper_file(node, writes)?;
-        let mut state = node.state();
-        // Opened while it lay in a layer: the next request finds it.
-        if state.opens > 0 && state.file.as_ref().is_none_or(|(_, open)| writes && !open) {
-            state.file = Some((Arc::clone(&file), writes));
-        }
-        Ok(Source::Upper(file))
+        let _still = self.still();
+        self.upper_file(node, writes).map(Source::Upper)
     }
 
     /// The bytes of a file from `offset` on, in `joined` or in a block of the layer.
@@ -200,7 +165,7 @@ impl Overlay {
             let _still = self.still();
             return nix::unistd::fsync(&*self.directory(node)?);
         }
-        let file = self.upper_file(node, false)?;
+        let Source::Upper(file) = self.source(node, false)? else { return Ok(()) };
         if data_only { nix::unistd::fdatasync(&*file) } else { nix::unistd::fsync(&*file) }
     }
 
@@ -213,6 +178,7 @@ impl Overlay {
 
     /// copy_file_range(2) between two files of the upper directory, which lets the file system share the blocks.
     pub(super) fn copy_range(&self, from: (&Arc<Node>, u64), to: (&Arc<Node>, u64), len: u64) -> Result<usize, Errno> {
+        self.copy_up(to.0, u64::MAX)?;
         let (Source::Upper(source), Source::Upper(target)) = (self.source(from.0, false)?, self.source(to.0, true)?)
         else {
             // The kernel copies through its cache then.

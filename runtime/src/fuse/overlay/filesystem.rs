@@ -21,11 +21,13 @@ use fuser::{
     WriteFlags,
 };
 use nix::errno::Errno;
+use nix::sys::stat::SFlag;
 
 use super::super::attr::{FOREVER, absent};
 use super::super::filesystem::{GENERATION, MAX_BACKGROUND, MAX_REQUEST};
 use super::change::{Make, Maker};
 use super::file::Change;
+use super::holes::{Holes, Notifying, Question};
 use super::listing::{Entry, is_dot};
 use super::stack::Overlay;
 use super::upper::kind;
@@ -37,10 +39,12 @@ thread_local! {
 
 /// The overlay as a file system.
 pub(super) struct OverlayFs {
-    overlay: Overlay,
+    overlay: Arc<Overlay>,
+    holes: Holes,
     /// Open directories: what was there when their reading began.
     listings: Mutex<HashMap<u64, Arc<Vec<Entry>>>>,
     next: AtomicU64,
+    no_open: bool,
 }
 
 fn fuse(errno: Errno) -> fuser::Errno {
@@ -65,8 +69,14 @@ fn answer_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, Errno>) {
 }
 
 impl OverlayFs {
-    pub(super) fn new(overlay: Overlay) -> Self {
-        Self { overlay, listings: Mutex::default(), next: AtomicU64::new(1) }
+    pub(super) fn new(overlay: Overlay, notifying: Notifying) -> Self {
+        Self {
+            overlay: Arc::new(overlay),
+            holes: Holes::new(notifying),
+            listings: Mutex::default(),
+            next: AtomicU64::new(1),
+            no_open: false,
+        }
     }
 
     fn names_last(&self) -> Duration {
@@ -87,7 +97,7 @@ impl OverlayFs {
         let _still = overlay.still();
         let Some((name, found)) = overlay.find(&parent, name)? else { return Ok(absent()) };
         let node = overlay.table().enter(&parent, &name, found.identity(), 1);
-        overlay.attributes(node.number, &found).inspect_err(|_| overlay.table().forget(node.number, 1))
+        overlay.attributes(node.number, &found).inspect_err(|_| overlay.forget(node.number, 1))
     }
 
     fn make(
@@ -100,7 +110,7 @@ impl OverlayFs {
     ) -> Result<FileAttr, Errno> {
         let maker = Maker { uid: request.uid(), gid: request.gid(), mode };
         let parent = self.overlay.node(parent)?;
-        self.overlay.make(&parent, name.as_bytes(), what, &maker).map(|(_, attributes, _)| attributes)
+        self.overlay.make(&parent, name.as_bytes(), what, &maker)
     }
 
     /// The entries of an open directory; from the beginning, as of now.
@@ -148,7 +158,7 @@ impl OverlayFs {
             };
             if reply.add(attributes.ino, next, name, &self.names_last(), &attributes, GENERATION) {
                 if let Some(number) = taken {
-                    overlay.table().forget(number, 1);
+                    overlay.forget(number, 1);
                 }
                 break;
             }
@@ -165,13 +175,14 @@ impl Filesystem for OverlayFs {
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
             InitFlags::FUSE_WRITEBACK_CACHE,
-            InitFlags::FUSE_ATOMIC_O_TRUNC,
             // Otherwise the kernel asks for an attribute before each write(2).
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
         ] {
             // What an older kernel does not offer costs speed and nothing else.
             let _ = config.add_capabilities(wanted);
         }
+        // Without `FUSE_ATOMIC_O_TRUNC`, which would leave it to an open that does not come.
+        self.no_open = config.add_capabilities(InitFlags::FUSE_NO_OPEN_SUPPORT).is_ok();
         let _ = config.set_max_write(MAX_REQUEST);
         if let Err(most) = config.set_max_readahead(MAX_REQUEST) {
             let _ = config.set_max_readahead(most);
@@ -187,7 +198,7 @@ impl Filesystem for OverlayFs {
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, lookups: u64) {
-        self.overlay.table().forget(ino.0, lookups);
+        self.overlay.forget(ino.0, lookups);
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
@@ -235,7 +246,10 @@ impl Filesystem for OverlayFs {
 
     fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, rdev: u32, reply: ReplyEntry) {
         let (major, minor) = crate::squashfs::device_parts(rdev);
-        let what = Make::Node(kind(mode), libc::makedev(major, minor));
+        let what = match kind(mode) {
+            SFlag::S_IFREG => Make::File,
+            kind => Make::Node(kind, libc::makedev(major, minor)),
+        };
         self.entry(reply, self.make(request, parent, name, mode, &what));
     }
 
@@ -287,45 +301,19 @@ impl Filesystem for OverlayFs {
         answer(reply, rename());
     }
 
-    fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, _: i32, reply: ReplyCreate) {
-        let maker = Maker { uid: request.uid(), gid: request.gid(), mode };
-        let made = self.overlay.node(parent).and_then(|parent| {
-            let (node, attributes, file) = self.overlay.make(&parent, name.as_bytes(), &Make::File, &maker)?;
-            if let Some(file) = file {
-                self.overlay.opened(&node, file);
-            }
-            Ok(attributes)
-        });
-        match made {
-            Ok(attributes) => {
-                let (last, keep) = (self.names_last(), FopenFlags::FOPEN_KEEP_CACHE);
-                reply.created(&last, &attributes, GENERATION, FileHandle(0), keep);
-            }
-            Err(errno) => reply.error(fuse(errno)),
-        }
+    // Once `ENOSYS` has been answered, the kernel makes, opens and closes files without us: it knows who may, and the
+    // first write, or whatever else changes a file, brings it up from its layer.
+
+    fn create(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
+        reply.error(fuser::Errno::ENOSYS);
     }
 
-    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.overlay.node(ino).and_then(|node| self.overlay.open(&node, flags.0)) {
-            Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
-            Err(errno) => reply.error(fuse(errno)),
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        if self.no_open {
+            reply.error(fuser::Errno::ENOSYS);
+        } else {
+            reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
         }
-    }
-
-    fn release(
-        &self,
-        _: &Request,
-        ino: INodeNo,
-        _: FileHandle,
-        _: OpenFlags,
-        _: Option<LockOwner>,
-        _: bool,
-        reply: ReplyEmpty,
-    ) {
-        if let Ok(node) = self.overlay.node(ino) {
-            self.overlay.release(node);
-        }
-        reply.ok();
     }
 
     fn read(
@@ -411,6 +399,10 @@ impl Filesystem for OverlayFs {
         }
     }
 
+    fn lseek(&self, _: &Request, node: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        self.holes.ask(&self.overlay, Question { node, offset, whence, reply });
+    }
+
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         self.open_directory(reply);
     }
@@ -483,18 +475,13 @@ impl Filesystem for OverlayFs {
     }
 
     // `ENOSYS` below: the kernel does it itself, or does without, and never asks again. Locks are among it: every
-    // instance uses this one mount, and the kernel keeps its locks. Of holes it tells nothing, because it does not say
-    // which of them it has filled and not yet written.
+    // instance uses this one mount, and the kernel keeps its locks.
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
         reply.error(fuser::Errno::ENOSYS);
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        reply.error(fuser::Errno::ENOSYS);
-    }
-
-    fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
         reply.error(fuser::Errno::ENOSYS);
     }
 

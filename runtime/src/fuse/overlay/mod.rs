@@ -10,6 +10,7 @@ mod copy_up;
 mod file;
 mod filesystem;
 mod fold;
+mod holes;
 mod links;
 mod listing;
 mod marks;
@@ -62,5 +63,8 @@ pub fn serve(
     let reader = Reader::new(Arc::clone(&blocks), read_ahead_threads(options), options.cache_bytes);
     let upper = Upper::open(writable.upper, writable.work, writable.marks)?;
     let overlay = Overlay::new(Arc::clone(&blocks), reader, options.owners, upper, writable.casefold)?;
-    start(device, blocks, OverlayFs::new(overlay), options)
+    let notifying = holes::Notifying::default();
+    let server = start(device, blocks, OverlayFs::new(overlay, Arc::clone(&notifying)), options)?;
+    let _ = notifying.set(server.notifier());
+    Ok(server)
 }

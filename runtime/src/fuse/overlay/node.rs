@@ -39,6 +39,12 @@ pub(super) struct Name {
     pub(super) name: Box<[u8]>,
 }
 
+impl Name {
+    pub(super) fn is(&self, parent: &Arc<Node>, name: &[u8]) -> bool {
+        Arc::ptr_eq(&self.parent, parent) && *self.name == *name
+    }
+}
+
 /// An object that the kernel knows.
 pub(super) struct Node {
     pub(super) number: u64,
@@ -61,10 +67,9 @@ pub(super) struct State {
     pub(super) lower: Arc<[Place]>,
     /// Whether its last name was removed.
     pub(super) gone: bool,
-    /// The file of the upper directory while somebody has it open, and whether that is open for writing.
+    /// The file of the upper directory, when it is open, and whether that is for writing. Of what has no name any more it
+    /// stays open: there is no other way to it.
     pub(super) file: Option<(Arc<File>, bool)>,
-    /// Open files of the kernel.
-    pub(super) opens: u64,
     /// The directory of the upper directory, when it is open.
     pub(super) directory: Option<Arc<OwnedFd>>,
     /// Names by their folded form, once somebody has asked.
@@ -74,6 +79,21 @@ pub(super) struct State {
 impl Node {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes what can be opened again.
+    pub(super) fn close(&self) {
+        let mut state = self.state();
+        let file = if state.names.is_empty() { None } else { state.file.take() };
+        let directory = state.directory.take();
+        drop(state);
+        drop((file, directory));
+    }
+
+    /// Whether the kernel may have it open when this name goes, and no other leads to it.
+    pub(super) fn outlives(&self, parent: &Arc<Self>, name: &[u8]) -> bool {
+        let state = self.state();
+        state.lookups > 0 && state.names.iter().all(|own| own.is(parent, name))
     }
 
     /// Its parent and name; `None` for the root and for what is gone.
@@ -143,8 +163,7 @@ impl Table {
         };
         let mut state = node.state();
         state.lookups += lookups;
-        let is_known = |known: &Name| Arc::ptr_eq(&known.parent, parent) && *known.name == *name;
-        if !state.names.iter().any(is_known) {
+        if !state.names.iter().any(|known| known.is(parent, name)) {
             if node.is_directory {
                 // A directory has one name; the one before was given up without our noticing.
                 state.names.clear();
@@ -198,9 +217,12 @@ impl Table {
         }
     }
 
-    /// Takes back references of the kernel, and forgets the node and its parents when nobody refers to them.
-    pub(super) fn forget(&mut self, number: u64, lookups: u64) {
-        let Some(node) = self.get(number) else { return };
+    /// Takes back references of the kernel, and forgets the node and its parents when nobody refers to them. Returns what
+    /// was forgotten, for it may have files to close, which takes its time.
+    #[must_use]
+    pub(super) fn forget(&mut self, number: u64, lookups: u64) -> Vec<Arc<Node>> {
+        let mut forgotten = Vec::new();
+        let Some(node) = self.get(number) else { return forgotten };
         {
             let mut state = node.state();
             state.lookups = state.lookups.saturating_sub(lookups);
@@ -209,7 +231,7 @@ impl Table {
         while let Some(node) = next.pop() {
             let mut state = node.state();
             // Two references: the table's and this one. Whoever else has one is about to use the node.
-            if node.number == ROOT || state.lookups > 0 || state.opens > 0 || Arc::strong_count(&node) > 2 {
+            if node.number == ROOT || state.lookups > 0 || Arc::strong_count(&node) > 2 {
                 continue;
             }
             let names = std::mem::take(&mut state.names);
@@ -218,7 +240,9 @@ impl Table {
             self.nodes.remove(&node.number);
             self.drop_alias(upper, node.number);
             next.extend(names.into_iter().map(|name| name.parent));
+            forgotten.push(node);
         }
+        forgotten
     }
 
     #[cfg(test)]
@@ -250,7 +274,7 @@ mod tests {
         assert_eq!(table.enter(&root, b"a", upper(50), 1).number, node.number);
         let number = node.number;
         drop(node);
-        table.forget(number, 2);
+        assert_eq!(table.forget(number, 2).len(), 1);
         assert_eq!(table.len(), 1);
         assert_eq!(table.enter(&root, b"a", upper(50), 1).number, 50);
     }
@@ -274,9 +298,9 @@ mod tests {
         let parent = table.enter(&root, b"d", directory, 1);
         drop(table.enter(&parent, b"f", upper(11), 1));
         drop(parent);
-        table.forget(10, 1);
+        assert!(table.forget(10, 1).is_empty());
         assert_eq!(table.len(), 3);
-        table.forget(11, 1);
+        assert_eq!(table.forget(11, 1).len(), 2);
         assert_eq!(table.len(), 1);
     }
 

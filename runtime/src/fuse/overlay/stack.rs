@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{FileAttr, FileType, INodeNo};
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{FileStat, SFlag};
 
 use super::super::attr;
@@ -19,8 +20,10 @@ use super::upper::{Found, Upper, kind};
 use crate::extract::merge::{self, HAS_MARKED};
 use crate::squashfs::{FileKind, Inode, Kind};
 
-/// Most directories of the upper directory that are kept open.
-const OPEN_DIRECTORIES: usize = 512;
+/// How many files and directories of the upper directory are kept open: at least, and at most.
+const OPEN: (usize, usize) = (16, 512);
+/// Of all descriptors that the process may have, one in so many is for these.
+const OPEN_SHARE: usize = 4;
 
 /// Layers and an upper directory as one tree.
 ///
@@ -35,8 +38,9 @@ pub(super) struct Overlay {
     table: Mutex<Table>,
     /// Held by whoever changes which names there are; shared by whoever goes by names.
     tree: RwLock<()>,
-    /// Nodes whose directory is open, the oldest first.
+    /// Nodes whose file or directory is open, the oldest first.
     open: Mutex<VecDeque<Weak<Node>>>,
+    open_limit: usize,
 }
 
 /// What is at a name.
@@ -79,6 +83,7 @@ impl Overlay {
             table: Mutex::new(Table::new(ino, Vec::new())),
             tree: RwLock::new(()),
             open: Mutex::default(),
+            open_limit: open_limit(),
             upper,
         };
         let mut roots = Vec::new();
@@ -227,14 +232,30 @@ impl Overlay {
         let (parent, name) = node.place().ok_or(Errno::ENOENT)?;
         let directory = Arc::new(self.upper.open_directory(&*self.directory(&parent)?, &name)?);
         node.state().directory = Some(Arc::clone(&directory));
+        self.has_opened(node);
+        Ok(directory)
+    }
+
+    /// Notes that something of a node was opened, and closes what was opened longest ago if that is too much.
+    pub(super) fn has_opened(&self, node: &Arc<Node>) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.push_back(Arc::downgrade(node));
-        let oldest = if open.len() > OPEN_DIRECTORIES { open.pop_front() } else { None };
+        let oldest = if open.len() > self.open_limit { open.pop_front() } else { None };
         drop(open);
         if let Some(oldest) = oldest.and_then(|oldest| oldest.upgrade()) {
-            oldest.state().directory = None;
+            oldest.close();
+            let number = oldest.number;
+            drop(oldest);
+            // The kernel may have given it up meanwhile.
+            self.forget(number, 0);
         }
-        Ok(directory)
+    }
+
+    /// Takes back references of the kernel.
+    pub(super) fn forget(&self, number: u64, lookups: u64) {
+        let forgotten = self.table().forget(number, lookups);
+        // Others need the table while files are closed.
+        drop(forgotten);
     }
 
     /// The open directory and the name in it of a node that lies in the upper directory.
@@ -247,7 +268,10 @@ impl Overlay {
     pub(super) fn attributes(&self, number: u64, resolved: &Resolved) -> Result<FileAttr, Errno> {
         let mut attributes = match (&resolved.upper, resolved.lower.first()) {
             (Some(stat), _) => of_stat(number, stat),
-            (None, Some(&place)) => attr::of_inode(number, &self.inode(place)?, &self.owners),
+            (None, Some(&place)) => {
+                let inode = self.inode(place)?;
+                attr::of_inode(number, &inode, self.blocks.time(place.layer, &inode), &self.owners)
+            }
             (None, None) => return Err(Errno::ENOENT),
         };
         let sources = resolved.lower.len() + usize::from(resolved.upper.is_some());
@@ -283,6 +307,11 @@ impl Overlay {
             _ => attributes,
         })
     }
+}
+
+fn open_limit() -> usize {
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or_default();
+    (usize::try_from(limit).unwrap_or(usize::MAX) / OPEN_SHARE).clamp(OPEN.0, OPEN.1)
 }
 
 fn time(seconds: i64, nanoseconds: i64) -> SystemTime {

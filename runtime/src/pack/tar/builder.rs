@@ -5,7 +5,7 @@ use super::whiteout::{Meaning, meaning};
 use super::{Bytes, Scratch, components, describe};
 use crate::pack::contents::Planned;
 use crate::pack::startup::{Entry, Names, resolve};
-use crate::pack::{Error, Progress, clamp_time};
+use crate::pack::{Error, Progress};
 use crate::source::FileRange;
 use crate::squashfs::write::{Kind, Metadata, NodeId, Tree, TreeError};
 use std::ffi::OsString;
@@ -188,7 +188,7 @@ impl Builder {
                     return Err(self.refuse(member, format!("an earlier entry makes {part:?} on its way {what}")));
                 }
                 (None, None) => {
-                    let metadata = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: clamp_time(member.mtime) };
+                    let metadata = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: member.mtime };
                     let made = self.planned.tree.add(directory, part, metadata, Kind::Directory);
                     made.map_err(self.unstorable(member))?
                 }
@@ -200,7 +200,7 @@ impl Builder {
     fn entry(&mut self, member: Member, range: &FileRange) -> Result<(), Error> {
         let (parent, name) = self.place(&member)?;
         let (uid, gid) = (member.uid, member.gid);
-        let metadata = Metadata { mode: member.mode, uid, gid, mtime: clamp_time(member.mtime) };
+        let metadata = Metadata { mode: member.mode, uid, gid, mtime: member.mtime };
         let tree = &mut self.planned.tree;
         let old = name.map_or(Some(Tree::ROOT), |name| tree.get(parent, name));
         let old_directory = old.filter(|&id| tree.is_directory(id));

@@ -7,7 +7,9 @@
 use super::pax::Records;
 use super::reader::Reader;
 use super::sparse;
+use crate::pack::clamp_time;
 use crate::source::FileRange;
+use crate::squashfs::Time;
 use crate::squashfs::write::Xattrs;
 use std::io::{self, Read};
 use tar::Header;
@@ -46,8 +48,7 @@ pub struct Member {
     pub mode: u16,
     pub uid: u32,
     pub gid: u32,
-    /// Seconds since the epoch.
-    pub mtime: i64,
+    pub mtime: Time,
     /// Major and minor number.
     pub device: (u32, u32),
     pub xattrs: Xattrs,
@@ -217,9 +218,9 @@ impl Archive {
             uid: owner("uid", header.uid())?,
             gid: owner("gid", header.gid())?,
             // A negative number is stored in base 256 as its two's complement.
-            mtime: match records.seconds("mtime")? {
-                Some(seconds) => seconds,
-                None => header.mtime().map_err(|_| field("time"))?.cast_signed(),
+            mtime: match records.time("mtime")? {
+                Some((seconds, nanoseconds)) => clamp_time(seconds, nanoseconds),
+                None => clamp_time(header.mtime().map_err(|_| field("time"))?.cast_signed(), 0),
             },
             device: (0, 0),
             xattrs: xattrs(&records),

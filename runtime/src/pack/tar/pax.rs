@@ -2,6 +2,9 @@
 
 use std::io;
 
+/// Nanoseconds in a second.
+const SECOND: u32 = 1_000_000_000;
+
 /// Records that override fields of the next header, and the rest by name. Later ones win.
 #[derive(Debug, Default, Clone)]
 pub struct Records {
@@ -53,17 +56,25 @@ impl Records {
         self.get(keyword).map(|value| whole_number(value, keyword)).transpose()
     }
 
-    /// A time in whole seconds, rounded down; it may be negative and have a fraction.
+    /// A time in seconds, rounded down, and nanoseconds from there; the value may be negative and have a fraction.
     ///
     /// # Errors
     /// When the value is not a time.
-    pub fn seconds(&self, keyword: &str) -> io::Result<Option<i64>> {
+    pub fn time(&self, keyword: &str) -> io::Result<Option<(i64, u32)>> {
         let Some(value) = self.get(keyword) else { return Ok(None) };
-        let text = std::str::from_utf8(value).map_err(|_| bad(format!("the pax record {keyword} is not a time")))?;
+        let wrong = || bad(format!("the pax record {keyword} is not a time"));
+        let text = std::str::from_utf8(value).map_err(|_| wrong())?;
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-        let seconds: i64 = whole.parse().map_err(|_| bad(format!("the pax record {keyword} is not a time")))?;
-        let below = whole.starts_with('-') && fraction.bytes().any(|digit| digit != b'0');
-        Ok(Some(seconds.saturating_sub(i64::from(below))))
+        let seconds: i64 = whole.parse().map_err(|_| wrong())?;
+        if !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
+            return Err(wrong());
+        }
+        let digits = fraction.bytes().chain(std::iter::repeat(b'0')).take(9);
+        let nanoseconds = digits.fold(0, |number, digit| number * 10 + u32::from(digit - b'0'));
+        if whole.starts_with('-') && fraction.bytes().any(|digit| digit != b'0') {
+            return Ok(Some((seconds.saturating_sub(1), (SECOND - nanoseconds) % SECOND)));
+        }
+        Ok(Some((seconds, nanoseconds)))
     }
 
     /// The records in their order.
@@ -109,12 +120,23 @@ mod tests {
 
     #[test]
     fn times_are_rounded_down() {
-        for (value, seconds) in [("1.999", 1), ("-1.5", -2), ("-1.0", -1), ("7", 7)] {
+        for (value, time) in [
+            ("1.999", (1, 999_000_000)),
+            ("1.0000000019", (1, 1)),
+            ("-1.5", (-2, 500_000_000)),
+            ("-1.0", (-1, 0)),
+            ("-0.000000001", (-1, 999_999_999)),
+            ("-1.0000000009", (-2, 0)),
+            ("7", (7, 0)),
+            ("7.", (7, 0)),
+        ] {
             let record = format!("{:02} t={value}\n", value.len() + 6);
             let records = Records::parse(record.as_bytes()).unwrap();
-            assert_eq!(records.seconds("t").unwrap(), Some(seconds), "{value}");
+            assert_eq!(records.time("t").unwrap(), Some(time), "{value}");
         }
         assert!(Records::parse(b"06 t=x\n").is_err());
-        assert!(Records::parse(b"07 t=x\n").unwrap().seconds("t").is_err());
+        for record in [&b"07 t=x\n"[..], b"09 t=1.x\n", b"10 t=1.-2\n", b"10 t=1.2.\n"] {
+            assert!(Records::parse(record).unwrap().time("t").is_err());
+        }
     }
 }

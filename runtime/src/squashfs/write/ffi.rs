@@ -177,6 +177,14 @@ unsafe extern "C" {
         cmp: *mut Compressor,
     ) -> c_int;
 
+    pub fn sqfs_write_table(
+        file: *mut File,
+        cmp: *mut Compressor,
+        data: *const c_void,
+        table_size: usize,
+        start: *mut u64,
+    ) -> c_int;
+
     pub fn sqfs_meta_writer_create(file: *mut File, cmp: *mut Compressor, flags: u32) -> *mut MetaWriter;
     pub fn sqfs_meta_writer_flush(writer: *mut MetaWriter) -> c_int;
     pub fn sqfs_meta_writer_append(writer: *mut MetaWriter, data: *const c_void, size: usize) -> c_int;

@@ -9,6 +9,7 @@ mod content;
 mod ffi;
 mod file;
 mod inode;
+mod nanoseconds;
 mod object;
 mod serialize;
 mod tree;

@@ -3,7 +3,8 @@
 use super::inode::{self, Common, Data, Special};
 use super::object::{Owned, check};
 use super::tree::{Body, Kind, Node, NodeId, Tree};
-use super::{Content, Error, Writer, ffi};
+use super::{Content, Error, Writer, ffi, nanoseconds};
+use crate::squashfs::time::parent_of_root;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::ptr::NonNull;
@@ -13,12 +14,14 @@ use std::ptr::NonNull;
 pub fn serialize(writer: &mut Writer, tree: &Tree) -> Result<(u32, u64, u64), Error> {
     let order = directories(tree);
     let (numbers, count) = number(tree, &order);
+    let has_nanoseconds = nanoseconds::write(writer, tree, &numbers, count)?;
+    let parent_of_root = parent_of_root(count, has_nanoseconds);
     let mut pass = Pass::new(writer, tree, numbers)?;
     for &directory in &order {
         for (_, child) in tree.children(directory) {
             pass.inode(child)?;
         }
-        pass.listing(directory, count)?;
+        pass.listing(directory, parent_of_root)?;
     }
     pass.inode(Tree::ROOT)?;
     pass.tables()?;
@@ -157,7 +160,7 @@ impl<'a> Pass<'a> {
             mode: metadata.mode & 0o7777,
             uid: self.id_index(metadata.uid)?,
             gid: self.id_index(metadata.gid)?,
-            mtime: metadata.mtime,
+            mtime: metadata.mtime.seconds,
             number: self.numbers[id.index()],
             nlink: node.links,
             xattr: self.xattr_index(node.xattrs)?,
@@ -214,7 +217,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Writes the entries of a directory, whose inodes are all written.
-    fn listing(&mut self, directory: NodeId, count: u32) -> Result<(), Error> {
+    fn listing(&mut self, directory: NodeId, parent_of_root: u32) -> Result<(), Error> {
         let (tree, listings) = (self.tree, self.listings.as_ptr());
         // SAFETY: the directory writer is live.
         check("beginning a directory", unsafe { ffi::sqfs_dir_writer_begin(listings, 0) })?;
@@ -231,8 +234,7 @@ impl<'a> Pass<'a> {
         // SAFETY: the directory writer is live.
         check("writing a directory", unsafe { ffi::sqfs_dir_writer_end(listings) })?;
         let parent = match tree.parent(directory) {
-            // As mksquashfs does: a number that no inode has.
-            _ if directory == Tree::ROOT => count + 1,
+            _ if directory == Tree::ROOT => parent_of_root,
             Some(parent) => self.numbers[parent.index()],
             None => unreachable!("only directories have listings"),
         };

@@ -2,6 +2,7 @@
 
 use super::Content;
 use super::inode;
+use crate::squashfs::Time;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use thiserror::Error;
 
@@ -71,8 +72,8 @@ pub struct Metadata {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Seconds since the epoch, 0..=2^32-1.
-    pub mtime: u32,
+    /// Last change of the contents.
+    pub mtime: Time,
 }
 
 /// The type of a node and what belongs to it.
@@ -314,12 +315,15 @@ impl Tree {
         (0u32..).map(NodeId).zip(&self.nodes).filter(move |(_, node)| named(node)).map(|(id, _)| id)
     }
 
-    /// The newest modification time in the tree, and with `limit` lowers those that are later.
-    pub fn newest(&mut self, limit: Option<u32>) -> u32 {
-        let mut newest = 0;
+    /// The newest modification time in the tree. With `limit` (seconds), all become whole seconds, and later ones the limit.
+    pub fn newest(&mut self, limit: Option<u32>) -> Time {
+        let mut newest = Time::default();
         for node in self.nodes.iter_mut().filter(|node| node.links > 0) {
-            node.metadata.mtime = node.metadata.mtime.min(limit.unwrap_or(u32::MAX));
-            newest = newest.max(node.metadata.mtime);
+            let time = &mut node.metadata.mtime;
+            if let Some(limit) = limit {
+                *time = time.seconds.min(limit).into();
+            }
+            newest = newest.max(*time);
         }
         newest
     }
