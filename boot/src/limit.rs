@@ -3,10 +3,13 @@
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 
+/// What strerror(3) says when the limit of the whole system is reached (`ENFILE`), which begins like the other.
+const WHOLE_SYSTEM: &str = "Too many open files in system";
+
 /// Whether an error says that this process has as many files open as it may (`EMFILE`): in its text, for errors of many
 /// kinds end in that one.
 pub(crate) fn is_reached(error: &str) -> bool {
-    error.contains(Errno::EMFILE.desc()) && !error.contains(Errno::ENFILE.desc())
+    error.contains(Errno::EMFILE.desc()) && !error.contains(WHOLE_SYSTEM)
 }
 
 /// The line of an error, with what to do where it is about this limit.
