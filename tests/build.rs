@@ -103,7 +103,8 @@ fn a_tar_in_any_order_gives_the_image_of_its_directory() {
     let order = ["text", "noise", "bin/sh", "bin/interpreter"];
     for (source, sorted) in [("sorted.tar", true), ("unsorted.tar", false)] {
         let mut command = Command::new("tar");
-        command.args(["-C", "source", "-cf", source]).current_dir(work.path());
+        // The format that has times to the nanosecond.
+        command.args(["--format=pax", "-C", "source", "-cf", source]).current_dir(work.path());
         if sorted {
             command.args(["--sort=name", "."]);
         } else {
