@@ -112,7 +112,7 @@ fn two_keys_on_one_port_of_the_host_as_snap_tells_it() {
     site.app("fim-perms add network").run().succeeds();
     site.app(&format!("fim-service add xkcd-webserver serve who {port}")).run().succeeds().quietly();
     assert_eq!(site.app("fim-service start").prints(), "Started.");
-    expect_log(site.app("fim-service logs"), "ready");
+    expect_log(site.app("fim-service logs"), "]: ready");
     assert_eq!(said(port), "xkcd-webserver");
     site.foo("fim-service start xkcd-webserver").run().succeeds().with_stdout("Started.\n").quietly();
     let ended = wait_inactive(|| site.foo("fim-service"), "xkcd-webserver_foo.xkcd-webserver");
@@ -132,7 +132,7 @@ fn two_keys_on_one_port_of_the_host_as_snap_tells_it() {
     // "The solution is to stop the service on one instance and start the service on the other."
     assert_eq!(site.app("fim-service stop xkcd-webserver.xkcd-webserver").prints(), "Stopped.");
     assert_eq!(site.foo("fim-service start xkcd-webserver_foo.xkcd-webserver").prints(), "Started.");
-    expect_log(site.foo("fim-service logs"), "ready");
+    expect_log(site.foo("fim-service logs"), "]: ready");
     assert_eq!(said(port), "xkcd-webserver_foo");
     assert_eq!(
         site.app("fim-service list").prints(),
@@ -157,7 +157,7 @@ fn with_networks_of_their_own_both_are_active_on_one_port() {
         command.run().succeeds().with_stdout("Started.\n").quietly();
     }
     for logs in [site.app("fim-service logs"), site.foo("fim-service logs")] {
-        expect_log(logs, "ready");
+        expect_log(logs, "]: ready");
     }
     assert_eq!((said(first), said(second)), ("xkcd-webserver".to_owned(), "xkcd-webserver_foo".to_owned()));
     let table = site.app("fim-service list").prints();
@@ -188,7 +188,7 @@ fn a_service_whose_port_is_taken_says_who_has_it() {
     ]);
     drop(taken);
     assert_eq!(site.app("fim-service start web").prints(), "Started.");
-    expect_log(site.app("fim-service logs"), "ready");
+    expect_log(site.app("fim-service logs"), "]: ready");
     let image = site.path("").to_str().unwrap().to_owned();
     site.foo("fim-service start").fails_naming(&[
         "the service app_foo.web",
@@ -196,14 +196,14 @@ fn a_service_whose_port_is_taken_says_who_has_it() {
     ]);
     assert_eq!(site.app("fim-service stop").prints(), "Stopped.");
     assert_eq!(site.foo("fim-service start").prints(), "Started.");
-    expect_log(site.foo("fim-service logs"), "ready");
+    expect_log(site.foo("fim-service logs"), "]: ready");
     site.app("fim-service start").fails_naming(&["the service 'web' of the instance key 'foo'", &image]);
     assert_eq!(site.foo("fim-service stop").prints(), "Stopped.");
     // With a network of its own, nobody is in the way.
     let _taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
     site.app("fim-perms del network").run().succeeds();
     assert_eq!(site.app("fim-service start").prints(), "Started.");
-    expect_log(site.app("fim-service logs"), "ready");
+    expect_log(site.app("fim-service logs"), "]: ready");
     site.app("fim-service stop").run().succeeds();
 }
 
@@ -347,7 +347,7 @@ fn a_port_of_a_service_waits_for_it() {
     other.expect("up\n");
     assert!(is_free(port));
     site.app("fim-service start web").run().succeeds().quietly();
-    expect_log(site.app("fim-service logs"), "ready");
+    expect_log(site.app("fim-service logs"), "]: ready");
     assert_eq!(said(port), "app");
     other.say("\n");
     other.wait().succeeds();
