@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from containers import Held
-from turns import cache, data_directory, fim_environment, measure, mount_point, quick, run, table
+from turns import cache, data_directory, fim_environment, measure, mount_point, quick, rotated, run, table
 
 KERNEL = ["mount", "-t", "squashfs", "-o", "loop,ro"]
 PEERS = [
@@ -43,29 +43,34 @@ def mounted(command, overlaid, archive, *words):
             run(["umount", mount_point])
 
 
-def everywhere(image, *words):
-    """One turn: fim, then each peer, each on a fresh mount. The archive itself is in the page cache."""
+def everywhere(image):
+    """The rows: fim, then each peer, each on a fresh mount. The archive itself is in the page cache."""
     archive = image.replace(".flatimage", ".sqfs")
-    for file in (image, archive):
+    yield "**fim**", lambda *words: on_fim(image, *words)
+    yield "**fim**, below its overlay", lambda *words: below_the_overlay(image, *words)
+    for name, command, overlaid in PEERS:
+        yield name, lambda *words, peer=(command, overlaid): mounted(*peer, archive, *words)
+
+
+def in_memory(image):
+    for file in (image, image.replace(".flatimage", ".sqfs")):
         with open(cache / file, "rb") as stream:
             while stream.read(1 << 20):
                 pass
-    yield "**fim**", on_fim(image, *words)
-    yield "**fim**, below its overlay", below_the_overlay(image, *words)
-    for name, command, overlaid in PEERS:
-        yield name, mounted(command, overlaid, archive, *words)
 
 
 def gather(rounds, image, *words):
-    results = {}
-    for _ in range(rounds):
-        for name, result in everywhere(image, *words):
-            results.setdefault(name, []).append([float(word) for word in result])
+    rows = list(everywhere(image))
+    results = {name: [] for name, _ in rows}
+    for turn in range(rounds):
+        in_memory(image)
+        for name, function in rotated(rows, turn):
+            results[name].append([float(word) for word in function(*words)])
     return results
 
 
 def read():
-    rounds = 2 if quick else 7
+    rounds = 2 if quick else 10
     for readers in ("1", "2"):
         results = gather(rounds, "debian.flatimage", "tree", "/", readers, "2")
         for index, what in ((1, "a fresh mount"), (2, "second pass")):

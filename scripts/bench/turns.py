@@ -64,11 +64,17 @@ def table(title, rows, unit, better, digits):
     sys.stdout.flush()
 
 
+def rotated(rows, turn):
+    """The rows, another one first in each turn: who is first meets what the last one has left behind."""
+    first = turn % len(rows)
+    return rows[first:] + rows[:first]
+
+
 def turns(rows, rounds, warm):
     """Calls every row's function in turn, so that drift of the machine meets all alike."""
     values = {name: [] for name, _ in rows}
     for turn in range(-warm, rounds):
-        for name, function in rows:
+        for name, function in rotated(rows, turn):
             value = function()
             if turn >= 0:
                 values[name].append(value)
