@@ -314,13 +314,19 @@ fn wait_for_window(
     };
     let begin = Instant::now();
     loop {
-        // It fails when a window goes away between the list of windows and the question about that one: look again.
+        // Both ask for the list of windows and then for each, and fail when one has gone away meanwhile: look again.
         let windows = host("xwininfo").args(["-root", "-tree"]).run();
-        let picture = host("xwd").args(["-root", "-silent"]).run().succeeds().stdout;
-        if windows.text().contains(&format!("\"{name}\"")) && enough(&mut pixels(&picture)) {
+        let picture = host("xwd").args(["-root", "-silent"]).run();
+        let is_there = windows.text().contains(&format!("\"{name}\""));
+        if is_there && picture.status.success() && enough(&mut pixels(&picture.stdout)) {
             return;
         }
-        assert!(begin.elapsed() < DEADLINE, "nothing is seen of {name:?} on {}: {windows:?}", display.name);
+        assert!(
+            begin.elapsed() < DEADLINE,
+            "nothing is seen of {name:?} on {}: {windows:?}\n{}",
+            display.name,
+            String::from_utf8_lossy(&picture.stderr)
+        );
     }
 }
 
